@@ -1,0 +1,411 @@
+/* rillflow--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION rillflow" to load this file. \quit
+
+SET LOCAL search_path TO @extschema@, pg_temp;
+
+-- stores
+
+CREATE TABLE rf_stores (
+	schema name NOT NULL,
+	tenant text,
+	tenancy text NOT NULL DEFAULT 'single',
+	layout_version integer NOT NULL,
+	CONSTRAINT rf_stores_pkey PRIMARY KEY (schema),
+	CONSTRAINT rf_stores_tenant_key UNIQUE (tenant)
+);
+
+COMMENT ON TABLE rf_stores IS 'Registry of the stores of this database';
+
+REVOKE ALL ON TABLE rf_stores FROM PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('rf_stores', '');
+
+-- install
+
+CREATE FUNCTION rf_create_default_store ()
+RETURNS void
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_create_default_store';
+
+COMMENT ON FUNCTION rf_create_default_store () IS
+	'make the default store; for this script only';
+
+CREATE FUNCTION rf_install (
+	schema name,
+	tenant text DEFAULT NULL,
+	tenancy text DEFAULT 'single')
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_install';
+
+COMMENT ON FUNCTION rf_install (name, text, text) IS
+	'make the store in a schema, or take up again the one that is there';
+
+REVOKE EXECUTE ON FUNCTION rf_install (name, text, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_uninstall (
+	schema name,
+	confirm name,
+	force boolean DEFAULT false)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_uninstall';
+
+COMMENT ON FUNCTION rf_uninstall (name, name, boolean) IS
+	'remove an empty store; with force, turn one with events into ordinary tables';
+
+REVOKE EXECUTE ON FUNCTION rf_uninstall (name, name, boolean) FROM PUBLIC;
+
+-- triggers
+
+CREATE FUNCTION rf_events_open ()
+RETURNS trigger
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'rf_events_open';
+
+COMMENT ON FUNCTION rf_events_open () IS
+	'begins an INSERT into events';
+
+CREATE FUNCTION rf_events_redirect_archived ()
+RETURNS trigger
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'rf_events_redirect_archived';
+
+COMMENT ON FUNCTION rf_events_redirect_archived () IS
+	'numbers a row of events, and sends it to the cold tier when its stream is archived';
+
+CREATE FUNCTION rf_events_close ()
+RETURNS trigger
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'rf_events_close';
+
+COMMENT ON FUNCTION rf_events_close () IS
+	'ends an INSERT into events: raises heads, claims keys, notifies';
+
+CREATE FUNCTION rf_events_append_only ()
+RETURNS trigger
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'rf_events_append_only';
+
+COMMENT ON FUNCTION rf_events_append_only () IS
+	'refuses statements that would change history';
+
+CREATE FUNCTION rf_config_changed ()
+RETURNS trigger
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'rf_config_changed';
+
+COMMENT ON FUNCTION rf_config_changed () IS
+	'makes sessions read rf_archive_config again';
+
+-- append
+
+CREATE FUNCTION rf_append (
+	stream_id uuid,
+	event_type text,
+	body jsonb,
+	headers jsonb DEFAULT '{}',
+	expected_seq integer DEFAULT NULL,
+	causation_id uuid DEFAULT NULL,
+	correlation_id uuid DEFAULT NULL,
+	event_version integer DEFAULT 1,
+	user_id text DEFAULT NULL,
+	created_at timestamptz DEFAULT NULL,
+	is_tombstone boolean DEFAULT false,
+	allow_archived boolean DEFAULT false,
+	tenant text DEFAULT NULL)
+RETURNS TABLE (global_seq bigint, stream_seq integer)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+ROWS 1
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_append';
+
+COMMENT ON FUNCTION rf_append (uuid, text, jsonb, jsonb, integer, uuid, uuid, integer, text, timestamptz, boolean, boolean, text) IS
+	'append an event to a stream';
+
+CREATE FUNCTION rf_append_batch (
+	stream_id uuid,
+	events jsonb,
+	expected_seq integer DEFAULT NULL,
+	allow_archived boolean DEFAULT false,
+	tenant text DEFAULT NULL)
+RETURNS TABLE (global_seq bigint, stream_seq integer)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+ROWS 10
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_append_batch';
+
+COMMENT ON FUNCTION rf_append_batch (uuid, jsonb, integer, boolean, text) IS
+	'append an array of events to a stream, all or none';
+
+-- read
+
+CREATE FUNCTION rf_read_stream (
+	stream_id uuid,
+	after_seq integer DEFAULT 0,
+	max_events integer DEFAULT NULL,
+	backward boolean DEFAULT false,
+	include_archived boolean DEFAULT NULL,
+	tenant text DEFAULT NULL)
+RETURNS TABLE (global_seq bigint, stream_id uuid, stream_seq integer,
+	event_type text, body jsonb, headers jsonb, causation_id uuid,
+	correlation_id uuid, event_version integer, tenant_id text, user_id text,
+	is_tombstone boolean, created_at timestamptz, retention_class text)
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_read_stream';
+
+COMMENT ON FUNCTION rf_read_stream (uuid, integer, integer, boolean, boolean, text) IS
+	'read the events of a stream, in order';
+
+CREATE FUNCTION rf_read_all (
+	after_global_seq bigint DEFAULT 0,
+	max_events integer DEFAULT 500,
+	event_types text[] DEFAULT NULL,
+	include_archived boolean DEFAULT NULL,
+	tenant text DEFAULT NULL)
+RETURNS TABLE (global_seq bigint, stream_id uuid, stream_seq integer,
+	event_type text, body jsonb, headers jsonb, causation_id uuid,
+	correlation_id uuid, event_version integer, tenant_id text, user_id text,
+	is_tombstone boolean, created_at timestamptz, retention_class text)
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_read_all';
+
+COMMENT ON FUNCTION rf_read_all (bigint, integer, text[], boolean, text) IS
+	'replay a store: its next events in order of global_seq';
+
+-- key
+
+CREATE FUNCTION rf_prune_keys (
+	before timestamptz,
+	tenant text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_prune_keys';
+
+COMMENT ON FUNCTION rf_prune_keys (timestamptz, text) IS
+	'forget idempotency keys older than a time; returns how many';
+
+REVOKE EXECUTE ON FUNCTION rf_prune_keys (timestamptz, text) FROM PUBLIC;
+
+-- stream
+
+CREATE FUNCTION rf_archive_mark (
+	stream_id uuid,
+	reason text DEFAULT 'manual mark',
+	archived_by text DEFAULT NULL,
+	tenant text DEFAULT NULL)
+RETURNS TABLE (stream_id uuid, tenant_id text, last_seq integer,
+	first_event_at timestamptz, last_event_at timestamptz,
+	archived_at timestamptz, archived_by text, archive_reason text,
+	retention_class text, created_at timestamptz, updated_at timestamptz)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+ROWS 1
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_archive_mark';
+
+COMMENT ON FUNCTION rf_archive_mark (uuid, text, text, text) IS
+	'archive a stream';
+
+-- move
+
+CREATE FUNCTION rf_archive_reactivate (
+	stream_id uuid,
+	restore_events boolean DEFAULT true,
+	tenant text DEFAULT NULL)
+RETURNS TABLE (stream_id uuid, tenant_id text, last_seq integer,
+	first_event_at timestamptz, last_event_at timestamptz,
+	archived_at timestamptz, archived_by text, archive_reason text,
+	retention_class text, created_at timestamptz, updated_at timestamptz)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+ROWS 1
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_archive_reactivate';
+
+COMMENT ON FUNCTION rf_archive_reactivate (uuid, boolean, text) IS
+	'take an archived stream back, with its events unless they are to stay cold';
+
+CREATE FUNCTION rf_archive_move (
+	before timestamptz,
+	batch_size integer DEFAULT NULL,
+	stream_id uuid DEFAULT NULL,
+	only_archived boolean DEFAULT false,
+	dry_run boolean DEFAULT false,
+	tenant text DEFAULT NULL)
+RETURNS TABLE (events_moved bigint, streams_touched bigint, batches integer, months_flipped integer)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+ROWS 1
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_archive_move';
+
+COMMENT ON FUNCTION rf_archive_move (timestamptz, integer, uuid, boolean, boolean, text) IS
+	'move events older than a time to the cold tier, in this transaction';
+
+CREATE PROCEDURE rf_archive_run (
+	before timestamptz,
+	batch_size integer DEFAULT NULL,
+	stream_id uuid DEFAULT NULL,
+	only_archived boolean DEFAULT false,
+	max_runtime interval DEFAULT NULL,
+	tenant text DEFAULT NULL)
+LANGUAGE C
+AS 'MODULE_PATHNAME', 'rf_archive_run';
+
+COMMENT ON PROCEDURE rf_archive_run (timestamptz, integer, uuid, boolean, interval, text) IS
+	'move events older than a time to the cold tier, committing after each batch';
+
+-- policy
+
+CREATE FUNCTION rf_archive_plan (
+	before timestamptz,
+	stream_id uuid DEFAULT NULL,
+	only_archived boolean DEFAULT false,
+	tenant text DEFAULT NULL)
+RETURNS TABLE (bucket_month date, source regclass, method text, events bigint,
+	streams bigint, bytes bigint, reason text)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_archive_plan';
+
+COMMENT ON FUNCTION rf_archive_plan (timestamptz, uuid, boolean, text) IS
+	'what a move would do, a line a month';
+
+CREATE FUNCTION rf_archive_candidates (
+	before timestamptz,
+	max_streams integer DEFAULT 100,
+	only_archived boolean DEFAULT false,
+	tenant text DEFAULT NULL)
+RETURNS TABLE (stream_id uuid, events bigint, oldest timestamptz, newest timestamptz,
+	closes boolean)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_archive_candidates';
+
+COMMENT ON FUNCTION rf_archive_candidates (timestamptz, integer, boolean, text) IS
+	'the streams that a move would take events from';
+
+-- status
+
+CREATE FUNCTION rf_archive_status (
+	tenant text DEFAULT NULL)
+RETURNS TABLE (schema name, tenant text, backend text, redirect_enabled boolean,
+	hot_streams bigint, cold_streams bigint, hot_events bigint,
+	cold_events bigint, hot_bytes bigint, cold_bytes bigint,
+	default_events bigint, oldest_hot timestamptz)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+ROWS 1
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_archive_status';
+
+COMMENT ON FUNCTION rf_archive_status (text) IS
+	'what stands where, a row a store';
+
+-- switch
+
+CREATE FUNCTION rf_archive_set_redirect (
+	enabled boolean,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_archive_set_redirect';
+
+COMMENT ON FUNCTION rf_archive_set_redirect (boolean, text) IS
+	'switch the redirect of archived streams on or off';
+
+REVOKE EXECUTE ON FUNCTION rf_archive_set_redirect (boolean, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_archive_redirect_enabled (
+	tenant text DEFAULT NULL)
+RETURNS boolean
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_archive_redirect_enabled';
+
+COMMENT ON FUNCTION rf_archive_redirect_enabled (text) IS
+	'is the redirect of archived streams on?';
+
+CREATE FUNCTION rf_archive_set_include_archived (
+	enabled boolean,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_archive_set_include_archived';
+
+COMMENT ON FUNCTION rf_archive_set_include_archived (boolean, text) IS
+	'choose whether reads include archived events by default';
+
+REVOKE EXECUTE ON FUNCTION rf_archive_set_include_archived (boolean, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_archive_set_notify (
+	enabled boolean,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_archive_set_notify';
+
+COMMENT ON FUNCTION rf_archive_set_notify (boolean, text) IS
+	'switch the notification of appends on or off';
+
+REVOKE EXECUTE ON FUNCTION rf_archive_set_notify (boolean, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_archive_set_backend (
+	backend text,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_archive_set_backend';
+
+COMMENT ON FUNCTION rf_archive_set_backend (text, text) IS
+	'choose where cold events are kept: dual_table or partitioned';
+
+REVOKE EXECUTE ON FUNCTION rf_archive_set_backend (text, text) FROM PUBLIC;
+
+-- partition
+
+CREATE FUNCTION rf_create_partition (
+	retention text,
+	month date,
+	tablespace name DEFAULT NULL,
+	tenant text DEFAULT NULL)
+RETURNS regclass
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_create_partition';
+
+COMMENT ON FUNCTION rf_create_partition (text, date, name, text) IS
+	'make the partition of a month in the hot or cold tier';
+
+REVOKE EXECUTE ON FUNCTION rf_create_partition (text, date, name, text) FROM PUBLIC;
+
+-- ledger
+
+CREATE FUNCTION rf_prune_log (
+	before timestamptz,
+	tenant text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_prune_log';
+
+COMMENT ON FUNCTION rf_prune_log (timestamptz, text) IS
+	'fold ledger rows older than a time into their sums; returns how many';
+
+REVOKE EXECUTE ON FUNCTION rf_prune_log (timestamptz, text) FROM PUBLIC;
+
+-- the default store
+
+SELECT rf_create_default_store();
+
+DROP FUNCTION rf_create_default_store ();

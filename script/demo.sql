@@ -1,0 +1,80 @@
+-- What script/demo shows, for psql: each statement is printed before its output. The variable `input` is the
+-- file with what script/demo-history printed.
+\set QUIET on
+\pset pager off
+\pset linestyle ascii
+
+CREATE TEMP TABLE history (
+	position bigint GENERATED ALWAYS AS IDENTITY,
+	seconds  bigint NOT NULL,
+	source   text NOT NULL,
+	name     text NOT NULL,
+	what     text NOT NULL,
+	detail   text
+);
+COPY history (seconds, source, name, what, detail) FROM :'input';
+ALTER TABLE history ADD COLUMN at timestamptz;
+UPDATE history SET at = to_timestamp(seconds);
+ANALYZE history;
+SELECT count(*) = 0 AS empty FROM history \gset
+\if :empty
+	\warn 'There is nothing to show: no git history and no package log. Name a git checkout.'
+	\quit 1
+\endif
+-- The time of the middle event; clocks that are far off leave it where it is. There has to be something that
+-- is older: where half of all happened first of all, that is all but the last, or where all did, all of it.
+SELECT CASE percentile_disc(0.5) WITHIN GROUP (ORDER BY at)
+			WHEN min(at) THEN greatest(max(at), min(at) + interval '1 second')
+			ELSE percentile_disc(0.5) WITHIN GROUP (ORDER BY at) END AS middle
+	FROM history \gset
+
+\set QUIET off
+\set ECHO queries
+\echo '\n== A store\n'
+CREATE EXTENSION rillflow;
+
+\echo '\n== A month per tier for each month of the input\n'
+SELECT count(rf_create_partition(tier, month)) AS partitions
+	FROM (SELECT DISTINCT date_trunc('month', at AT TIME ZONE 'UTC')::date AS month FROM history) AS months,
+		(VALUES ('hot'), ('cold')) AS tiers (tier);
+
+\echo '\n== Real events, by plain INSERT: a stream for each name, an event for each time that something happened to it\n'
+INSERT INTO events (stream_id, event_type, body, created_at, bucket_month)
+	SELECT md5(source || '/' || name)::uuid, what,
+			jsonb_build_object('source', source, 'name', name, 'detail', detail),
+			at, date_trunc('month', at AT TIME ZONE 'UTC')::date
+		FROM history ORDER BY at, position;
+
+\set ECHO none
+\set QUIET on
+DROP TABLE history;
+ANALYZE;
+\set QUIET off
+\set ECHO queries
+\echo '\n== What an archiving of all that is older than the middle would do\n'
+SELECT * FROM rf_archive_plan(:'middle') ORDER BY bucket_month LIMIT 12;
+
+\echo '\n== Archive it, in batches of 500 events, a transaction each\n'
+CALL rf_archive_run(:'middle', 500);
+
+\set ECHO none
+\set QUIET on
+ANALYZE;
+-- A stream that lies in both tiers, if there is one, and preferably one that fits the screen.
+SELECT stream_id AS stream
+	FROM events_all GROUP BY stream_id
+	ORDER BY count(DISTINCT retention_class) DESC, count(*) <= 20 DESC, count(*) DESC, stream_id
+	LIMIT 1 \gset
+\set ECHO queries
+\echo '\n== The store now\n'
+\x on
+SELECT * FROM rf_archive_status();
+\x off
+\set QUIET off
+\echo '\n== The hot part of one stream\n'
+SELECT stream_seq, created_at, retention_class, event_type, body ->> 'name' AS name
+	FROM rf_read_stream(:'stream', include_archived => false, max_events => 20);
+
+\echo '\n== The same stream, with its archived events\n'
+SELECT stream_seq, created_at, retention_class, event_type, body ->> 'name' AS name
+	FROM rf_read_stream(:'stream', include_archived => true, max_events => 20);

@@ -1,0 +1,70 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  What differs between PostgreSQL 15, 16, 17 and 18.
+ *
+ * Every test of PG_VERSION_NUM is in this file.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RF_COMPAT_H
+#define RF_COMPAT_H
+
+#include "postgres.h"
+
+#include "catalog/pg_class.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
+
+#if PG_VERSION_NUM < 150000
+#error "Rillflow needs PostgreSQL 15 or later"
+#endif
+
+/* 16 declares it in fmgr.h */
+#if PG_VERSION_NUM < 160000
+extern PGDLLEXPORT void _PG_init(void);
+#endif
+
+/* Does the role own the relation? */
+static inline bool
+rf_compat_owns_relation(Oid relid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, roleid);
+#else
+	return pg_class_ownercheck(relid, roleid);
+#endif
+}
+
+/* Does the role own the schema? */
+static inline bool
+rf_compat_owns_schema(Oid nspid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(NamespaceRelationId, nspid, roleid);
+#else
+	return pg_namespace_ownercheck(nspid, roleid);
+#endif
+}
+
+/* A server setting by its name; NULL when there is none. */
+static inline struct config_generic *
+rf_compat_find_setting(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return find_option(name, false, true, 0);
+#else
+	struct config_generic **settings = get_guc_variables();
+	int			count = GetNumConfigOptions();
+
+	for (int i = 0; i < count; i++)
+	{
+		if (strcmp(settings[i]->name, name) == 0)
+			return settings[i];
+	}
+	return NULL;
+#endif
+}
+
+#endif							/* RF_COMPAT_H */

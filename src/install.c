@@ -1,0 +1,803 @@
+/*-------------------------------------------------------------------------
+ *
+ * install.c
+ *	  Making a store, taking one up again, and removing it.
+ *
+ * The tables of a store are ordinary tables.  As members of the extension
+ * they would lose their row security, indexes and owners in a dump, and DROP
+ * EXTENSION would drop the events.  The script of the extension calls the
+ * installer that rf_install() calls, and the tables are taken out of the
+ * extension right after.
+ *
+ * A restore creates the extension before the tables, which it brings itself;
+ * so the installer makes none when the extension is created by a dump.  A
+ * dump says CREATE EXTENSION IF NOT EXISTS, and has switched off
+ * check_function_bodies before.  Scripts of extensions run with that setting
+ * off anyway, so what it was before the script is looked up in its stack.
+ *
+ * What is taken up again has to be complete and of one owner.  Its triggers
+ * are made anew: DROP EXTENSION CASCADE takes them, and leaves every event.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
+#include "tcop/tcopprot.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "partition.h"
+#include "query.h"
+#include "store.h"
+
+#define LAYOUT_VERSION 1
+
+/* hot months made ahead, beside the current one */
+#define MONTHS_AHEAD 3
+
+/* The tables of a store; %s is its schema. */
+static const char *const store_ddl[] = {
+	"CREATE TABLE %s.rf_streams ("
+	" stream_id uuid NOT NULL,"
+	" tenant_id text,"
+	" last_seq integer NOT NULL DEFAULT 0,"
+	" first_event_at timestamptz,"
+	" last_event_at timestamptz,"
+	" archived_at timestamptz,"
+	" archived_by text,"
+	" archive_reason text,"
+	" retention_class text NOT NULL DEFAULT 'hot',"
+	" created_at timestamptz NOT NULL DEFAULT now(),"
+	" updated_at timestamptz NOT NULL DEFAULT now(),"
+	" CONSTRAINT rf_streams_pkey PRIMARY KEY (stream_id),"
+	" CONSTRAINT rf_streams_last_seq_check CHECK (last_seq >= 0),"
+	" CONSTRAINT rf_streams_retention_class_check"
+	" CHECK (retention_class IN ('hot', 'cold'))"
+	") WITH (fillfactor = 80)",
+
+	"CREATE SEQUENCE %s.events_global_seq_seq",
+
+	"CREATE TABLE %s.events ("
+	" global_seq bigint NOT NULL,"
+	" stream_id uuid NOT NULL,"
+	" stream_seq integer NOT NULL,"
+	" event_type text NOT NULL,"
+	" body jsonb NOT NULL,"
+	" headers jsonb NOT NULL DEFAULT '{}',"
+	" causation_id uuid,"
+	" correlation_id uuid,"
+	" event_version integer NOT NULL DEFAULT 1,"
+	" tenant_id text,"
+	" user_id text,"
+	" is_tombstone boolean NOT NULL DEFAULT false,"
+	" created_at timestamptz NOT NULL DEFAULT now(),"
+	" bucket_month date NOT NULL"
+	" DEFAULT date_trunc('month', now() AT TIME ZONE 'UTC')::date,"
+	" retention_class text NOT NULL DEFAULT 'hot',"
+	" CONSTRAINT rf_bucket_month_tie CHECK (bucket_month ="
+	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date)"
+	") PARTITION BY LIST (retention_class)",
+
+	"ALTER SEQUENCE %s.events_global_seq_seq OWNED BY %s.events.global_seq",
+
+	"CREATE TABLE %s.events_hot PARTITION OF %s.events"
+	" FOR VALUES IN ('hot') PARTITION BY RANGE (bucket_month)",
+
+	"CREATE TABLE %s.events_cold PARTITION OF %s.events"
+	" (retention_class DEFAULT 'cold')"
+	" FOR VALUES IN ('cold') PARTITION BY RANGE (bucket_month)",
+
+	"CREATE TABLE %s.events_archive ("
+	" LIKE %s.events INCLUDING CONSTRAINTS INCLUDING DEFAULTS,"
+	" migrated_at timestamptz,"
+	" migrated_by text"
+	") PARTITION BY RANGE (bucket_month)",
+
+	"ALTER TABLE %s.events_archive"
+	" ALTER COLUMN retention_class SET DEFAULT 'cold'",
+
+	"CREATE TABLE %s.rf_archive_config ("
+	" singleton boolean NOT NULL DEFAULT true,"
+	" backend text NOT NULL DEFAULT 'dual_table',"
+	" redirect_enabled boolean NOT NULL DEFAULT false,"
+	" include_archived_by_default boolean NOT NULL DEFAULT false,"
+	" notify_enabled boolean NOT NULL DEFAULT false,"
+	" CONSTRAINT rf_archive_config_pkey PRIMARY KEY (singleton),"
+	" CONSTRAINT rf_archive_config_singleton_check CHECK (singleton),"
+	" CONSTRAINT rf_archive_config_backend_check"
+	" CHECK (backend IN ('dual_table', 'partitioned')))",
+
+	"CREATE TABLE %s.rf_event_keys ("
+	" idempotency_key text NOT NULL,"
+	" stream_id uuid NOT NULL,"
+	" stream_seq integer NOT NULL,"
+	" global_seq bigint NOT NULL,"
+	" created_at timestamptz NOT NULL DEFAULT now(),"
+	" CONSTRAINT rf_event_keys_pkey PRIMARY KEY (idempotency_key))",
+
+	"CREATE TABLE %s.rf_archive_log ("
+	" log_id bigint GENERATED ALWAYS AS IDENTITY,"
+	" logged_at timestamptz NOT NULL DEFAULT clock_timestamp(),"
+	" actor text NOT NULL,"
+	" action text NOT NULL,"
+	" stream_id uuid,"
+	" bucket_month date,"
+	" events bigint,"
+	" estimated boolean NOT NULL DEFAULT false,"
+	" streams bigint,"
+	" duration interval,"
+	" detail text,"
+	" entries bigint NOT NULL DEFAULT 1,"
+	" CONSTRAINT rf_archive_log_pkey PRIMARY KEY (log_id))",
+};
+
+/* The default partitions: table, parent. */
+static const char *const default_leaves[][2] = {
+	{"events_hot_default", "events_hot"},
+	{"events_cold_default", "events_cold"},
+	{"events_archive_default", "events_archive"},
+};
+
+static const char *const comments[][2] = {
+	{"rf_streams", "Streams: head, time range, mark"},
+	{"events", "Events; insert here, or call rf_append()"},
+	{"events_hot", "Hot events"},
+	{"events_cold", "Cold events of the partitioned backend"},
+	{"events_archive", "Cold events of the dual_table backend"},
+	{"rf_archive_config", "Switches of the store; no row means the defaults"},
+	{"rf_event_keys", "Idempotency keys of events"},
+	{"rf_archive_log", "What was archived, by whom, when"},
+};
+
+/* What a store has to have to be taken up: table, kind, columns. */
+static const struct
+{
+	const char *name;
+	char		relkind;
+	const char *columns;
+}			expected_tables[] = {
+	{"rf_streams", 'r',
+		"stream_id uuid,tenant_id text,last_seq int4,first_event_at timestamptz,"
+		"last_event_at timestamptz,archived_at timestamptz,archived_by text,"
+		"archive_reason text,retention_class text,created_at timestamptz,"
+		"updated_at timestamptz"},
+	{"events", 'p',
+		"global_seq int8,stream_id uuid,stream_seq int4,event_type text,"
+		"body jsonb,headers jsonb,causation_id uuid,correlation_id uuid,"
+		"event_version int4,tenant_id text,user_id text,is_tombstone bool,"
+		"created_at timestamptz,bucket_month date,retention_class text"},
+	{"events_hot", 'p', "global_seq int8,stream_id uuid,stream_seq int4"},
+	{"events_cold", 'p', "global_seq int8,stream_id uuid,stream_seq int4"},
+	{"events_archive", 'p',
+		"global_seq int8,stream_id uuid,stream_seq int4,event_type text,"
+		"body jsonb,headers jsonb"},
+	{"rf_archive_config", 'r',
+		"singleton bool,backend text,redirect_enabled bool,"
+		"include_archived_by_default bool,notify_enabled bool"},
+	{"rf_event_keys", 'r',
+		"idempotency_key text,stream_id uuid,stream_seq int4,global_seq int8,"
+		"created_at timestamptz"},
+	{"rf_archive_log", 'r',
+		"log_id int8,logged_at timestamptz,actor text,action text,"
+		"stream_id uuid,bucket_month date,events int8,estimated bool,"
+		"streams int8,duration interval,detail text,entries int8"},
+	{"events_global_seq_seq", 'S', ""},
+	{"events_all", 'v', "global_seq int8,stream_id uuid,stream_seq int4"},
+};
+
+static void
+run_ddl(char *sql)
+{
+	rf_query_ddl(sql);
+	pfree(sql);
+}
+
+/*
+ * Tables
+ */
+
+static void
+create_tables(const char *schema)
+{
+	const char *quoted = quote_identifier(schema);
+
+	/* no statement names the schema more than twice */
+	for (int i = 0; i < lengthof(store_ddl); i++)
+		run_ddl(rf_query_format(store_ddl[i], quoted, quoted));
+	run_ddl(rf_query_format(
+							"ALTER TABLE %s.events ALTER COLUMN global_seq SET DEFAULT nextval(%L)",
+							quoted, psprintf("%s.events_global_seq_seq", quoted)));
+	for (int i = 0; i < lengthof(default_leaves); i++)
+	{
+		const char *name = default_leaves[i][0];
+
+		/* months bound created_at; here nothing else keeps it finite */
+		run_ddl(rf_query_format(
+								"CREATE TABLE %s.%I PARTITION OF %s.%I (CONSTRAINT %I PRIMARY KEY (global_seq),"
+								" CONSTRAINT %I UNIQUE (stream_id, stream_seq),"
+								" CONSTRAINT rf_created_at_finite CHECK (isfinite(created_at))) DEFAULT",
+								quoted, name, quoted, default_leaves[i][1],
+								psprintf("%s_pkey", name),
+								psprintf("%s_stream_key", name)));
+	}
+	for (int i = 0; i < lengthof(comments); i++)
+		run_ddl(rf_query_format("COMMENT ON TABLE %s.%I IS %L", quoted,
+								comments[i][0], comments[i][1]));
+}
+
+/* The view that reads both tiers, with the columns that events has now. */
+static void
+create_view(Oid namespace_id)
+{
+	const char *quoted = quote_identifier(get_namespace_name(namespace_id));
+	char	   *columns =
+		rf_store_column_list(get_relname_relid("events", namespace_id), true);
+
+	run_ddl(rf_query_format(
+							"CREATE OR REPLACE VIEW %s.events_all WITH (security_invoker = true) AS"
+							" SELECT %s FROM %s.events UNION ALL SELECT %s FROM %s.events_archive",
+							quoted, columns, quoted, columns, quoted));
+	run_ddl(rf_query_format("COMMENT ON VIEW %s.events_all IS %L", quoted,
+							"Events, hot and cold, in one statement"));
+}
+
+/*
+ * Triggers
+ */
+
+static void
+create_trigger(const char *table, const char *name, const char *when,
+			   const char *level)
+{
+	run_ddl(rf_query_format("DROP TRIGGER IF EXISTS %I ON %s", name, table));
+	run_ddl(rf_query_format(
+							"CREATE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION %I.%I()",
+							name, when, table, level,
+							get_namespace_name(rf_store_extension_schema()), name));
+}
+
+static void
+guard_leaves(Oid parent)
+{
+	List	   *leaves = rf_partition_list(parent);
+	ListCell   *cell;
+
+	foreach(cell, leaves)
+	{
+		char	   *leaf = rf_store_relation_name(((RfPartition *) lfirst(cell))->relid);
+
+		run_ddl(rf_query_format(
+								"DROP TRIGGER IF EXISTS rf_events_append_only ON %s", leaf));
+		rf_partition_guard(leaf);
+	}
+}
+
+static void
+create_triggers(Oid namespace_id)
+{
+	const char *quoted = quote_identifier(get_namespace_name(namespace_id));
+	char	   *events = psprintf("%s.events", quoted);
+	char	   *config = psprintf("%s.rf_archive_config", quoted);
+	const char *const parents[] = {"events_hot", "events_cold", "events_archive"};
+
+	create_trigger(events, "rf_events_open", "BEFORE INSERT", "STATEMENT");
+	create_trigger(events, "rf_events_redirect_archived", "BEFORE INSERT", "ROW");
+	create_trigger(events, "rf_events_close", "AFTER INSERT", "STATEMENT");
+	create_trigger(events, "rf_events_append_only",
+				   "BEFORE UPDATE OR DELETE OR TRUNCATE", "STATEMENT");
+	for (int i = 0; i < lengthof(parents); i++)
+	{
+		create_trigger(psprintf("%s.%s", quoted, parents[i]),
+					   "rf_events_append_only",
+					   "BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE",
+					   "STATEMENT");
+		guard_leaves(get_relname_relid(parents[i], namespace_id));
+	}
+	create_trigger(psprintf("%s.rf_archive_log", quoted),
+				   "rf_events_append_only",
+				   "BEFORE UPDATE OR DELETE OR TRUNCATE", "STATEMENT");
+	create_trigger(config, "rf_config_changed",
+				   "AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE", "STATEMENT");
+	run_ddl(rf_query_format(
+							"ALTER TABLE %s ENABLE ALWAYS TRIGGER rf_config_changed", config));
+}
+
+static void
+drop_triggers_of(const char *table, const char *const *names)
+{
+	for (int i = 0; names[i] != NULL; i++)
+		run_ddl(rf_query_format("DROP TRIGGER IF EXISTS %I ON %s", names[i],
+								table));
+}
+
+static void
+drop_triggers(const RfStore *store)
+{
+	static const char *const names[] = {
+		"rf_events_open", "rf_events_redirect_archived", "rf_events_close",
+		"rf_events_append_only", "rf_config_changed", NULL
+	};
+	const Oid	parents[] = {store->events_hot, store->events_cold, store->events_archive};
+
+	drop_triggers_of(rf_store_relation_name(store->events), names);
+	drop_triggers_of(rf_store_relation_name(store->config), names);
+	drop_triggers_of(rf_store_relation_name(store->log), names);
+	for (int i = 0; i < lengthof(parents); i++)
+	{
+		List	   *leaves = rf_partition_list(parents[i]);
+		ListCell   *cell;
+
+		drop_triggers_of(rf_store_relation_name(parents[i]), names);
+		foreach(cell, leaves)
+			drop_triggers_of(rf_store_relation_name(((RfPartition *) lfirst(cell))->relid),
+							 names);
+	}
+}
+
+/*
+ * The registry
+ */
+
+static char *
+registry_name(void)
+{
+	return quote_qualified_identifier(
+									  get_namespace_name(rf_store_extension_schema()), "rf_stores");
+}
+
+/* rf_stores belongs to the extension's owner, and only that role writes it. */
+static Oid
+registry_owner(void)
+{
+	Oid			relid = get_relname_relid("rf_stores",
+										  rf_store_extension_schema());
+	Oid			types[1] = {OIDOID};
+	Datum		values[1];
+	RfScope		scope;
+	Oid			owner;
+
+	values[0] = ObjectIdGetDatum(relid);
+	rf_query_begin(&scope, InvalidOid, 0);
+	rf_query_once("SELECT relowner FROM pg_class WHERE oid = $1", 1, types,
+				  values, NULL);
+	owner = DatumGetObjectId(rf_query_must(0, 1));
+	rf_query_end(&scope);
+	return owner;
+}
+
+static void
+write_registry(const char *sql, const char *schema, const char *tenant,
+			   const char *tenancy)
+{
+	Oid			owner = registry_owner();
+	Oid			types[4] = {NAMEOID, TEXTOID, TEXTOID, INT4OID};
+	Datum		values[4];
+	char		nulls[4] = {' ', ' ', ' ', ' '};
+	RfScope		scope;
+
+	values[0] = DirectFunctionCall1(namein, CStringGetDatum(schema));
+	values[1] = tenant == NULL ? (Datum) 0 : CStringGetTextDatum(tenant);
+	nulls[1] = tenant == NULL ? 'n' : ' ';
+	values[2] = CStringGetTextDatum(tenancy);
+	values[3] = Int32GetDatum(LAYOUT_VERSION);
+	rf_query_begin(&scope, owner, SECURITY_RESTRICTED_OPERATION);
+	rf_query_once(rf_query_format(sql, registry_name()), 4, types, values,
+				  nulls);
+	rf_query_end(&scope);
+	CacheInvalidateRelcacheByRelid(get_relname_relid("rf_stores",
+													 rf_store_extension_schema()));
+	CommandCounterIncrement();
+}
+
+static void
+register_store(const char *schema, const char *tenant, const char *tenancy)
+{
+	write_registry("INSERT INTO %s AS s (schema, tenant, tenancy, layout_version)"
+				   " VALUES ($1, $2, $3, $4) ON CONFLICT (schema)"
+				   " DO UPDATE SET tenant = coalesce(excluded.tenant, s.tenant)",
+				   schema, tenant, tenancy);
+}
+
+static void
+unregister_store(const char *schema)
+{
+	write_registry("DELETE FROM %s WHERE schema = $1 AND $2::text IS NULL"
+				   " AND $3::text IS NOT NULL AND $4::integer IS NOT NULL",
+				   schema, NULL, "");
+}
+
+/*
+ * Installing
+ */
+
+/* Does the schema have any relation that bears a name of ours? */
+static bool
+names_are_taken(Oid namespace_id)
+{
+	for (int i = 0; i < lengthof(expected_tables); i++)
+	{
+		if (OidIsValid(get_relname_relid(expected_tables[i].name, namespace_id)))
+			return true;
+	}
+	for (int i = 0; i < lengthof(default_leaves); i++)
+	{
+		if (OidIsValid(get_relname_relid(default_leaves[i][0], namespace_id)))
+			return true;
+	}
+	return false;
+}
+
+static void
+refuse_take_up(Oid namespace_id, const char *name, const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("schema \"%s\" does not hold a store that could be taken up",
+					get_namespace_name(namespace_id)),
+			 errdetail("Relation \"%s\" %s.", name, what),
+			 errhint("Move the relations that bear names of a store elsewhere, or restore the store whole.")));
+}
+
+/* Columns of a relation as "name type,name type", in its order. */
+static char *
+column_signature(Oid relid)
+{
+	Oid			types[1] = {OIDOID};
+	Datum		values[1];
+	bool		isnull;
+	Datum		result;
+
+	values[0] = ObjectIdGetDatum(relid);
+	rf_query_once("SELECT string_agg(a.attname || ' ' || t.typname, ','"
+				  " ORDER BY a.attnum)"
+				  " FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid"
+				  " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
+				  1, types, values, NULL);
+	result = rf_query_value(0, 1, &isnull);
+	return isnull ? "" : TextDatumGetCString(result);
+}
+
+static Oid
+relation_owner(Oid relid)
+{
+	Oid			types[1] = {OIDOID};
+	Datum		values[1];
+
+	values[0] = ObjectIdGetDatum(relid);
+	rf_query_once("SELECT relowner FROM pg_class WHERE oid = $1", 1, types,
+				  values, NULL);
+	return DatumGetObjectId(rf_query_must(0, 1));
+}
+
+static void
+require_in_tree(Oid namespace_id, const char *child, const char *parent)
+{
+	Oid			types[2] = {OIDOID, OIDOID};
+	Datum		values[2];
+
+	values[0] = ObjectIdGetDatum(get_relname_relid(child, namespace_id));
+	values[1] = ObjectIdGetDatum(get_relname_relid(parent, namespace_id));
+	if (rf_query_once("SELECT 1 FROM pg_inherits WHERE inhrelid = $1 AND inhparent = $2",
+					  2, types, values, NULL) == 0)
+		refuse_take_up(namespace_id, child,
+					   psprintf("is no partition of \"%s\"", parent));
+}
+
+/* Refuse what is not a complete store of one owner, who is the caller. */
+static void
+require_complete_store(Oid namespace_id)
+{
+	Oid			owner = InvalidOid;
+
+	for (int i = 0; i < lengthof(expected_tables); i++)
+	{
+		const char *name = expected_tables[i].name;
+		const char *columns = expected_tables[i].columns;
+		Oid			relid = get_relname_relid(name, namespace_id);
+
+		if (!OidIsValid(relid))
+			refuse_take_up(namespace_id, name, "is missing");
+		if (get_rel_relkind(relid) != expected_tables[i].relkind)
+			refuse_take_up(namespace_id, name, "is of another kind");
+		if (*columns != '\0' &&
+			strncmp(column_signature(relid), columns, strlen(columns)) != 0)
+			refuse_take_up(namespace_id, name, "has other columns");
+		if (OidIsValid(owner) && relation_owner(relid) != owner)
+			refuse_take_up(namespace_id, name, "has another owner");
+		owner = relation_owner(relid);
+		if (!rf_compat_owns_relation(relid, GetUserId()))
+			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, name);
+	}
+	require_in_tree(namespace_id, "events_hot", "events");
+	require_in_tree(namespace_id, "events_cold", "events");
+	for (int i = 0; i < lengthof(default_leaves); i++)
+		require_in_tree(namespace_id, default_leaves[i][0],
+						default_leaves[i][1]);
+}
+
+static void
+create_months(Oid namespace_id)
+{
+	RfStore    *store = rf_store_in(namespace_id, false);
+	DateADT		month = rf_partition_month_of(GetCurrentTimestamp());
+
+	for (int i = 0; i <= MONTHS_AHEAD; i++)
+	{
+		(void) rf_partition_create(store, RF_HOT, month, NULL);
+		month = rf_partition_next_month(month);
+		store = rf_store_in(namespace_id, false);
+	}
+}
+
+/* Make the store in a schema that has none of its names. */
+static void
+create_store(Oid namespace_id, const char *tenant, const char *tenancy)
+{
+	RfScope		scope;
+
+	rf_query_begin(&scope, InvalidOid, 0);
+	create_tables(get_namespace_name(namespace_id));
+	create_view(namespace_id);
+	create_triggers(namespace_id);
+	create_months(namespace_id);
+	rf_query_end(&scope);
+	register_store(get_namespace_name(namespace_id), tenant, tenancy);
+}
+
+/* Take up a store that is there: triggers and view are made anew. */
+static void
+take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
+{
+	RfScope		scope;
+
+	rf_query_begin(&scope, InvalidOid, 0);
+	require_complete_store(namespace_id);
+	rf_query_end(&scope);
+	rf_query_begin(&scope,
+				   rf_store_in(namespace_id, false)->owner,
+				   SECURITY_RESTRICTED_OPERATION);
+	create_triggers(namespace_id);
+	rf_store_require_same_columns(rf_store_in(namespace_id, false));
+	create_view(namespace_id);
+	rf_query_end(&scope);
+	register_store(get_namespace_name(namespace_id), tenant, tenancy);
+}
+
+static void
+install_store(Oid namespace_id, const char *tenant, const char *tenancy)
+{
+	if (names_are_taken(namespace_id))
+		take_up_store(namespace_id, tenant, tenancy);
+	else
+		create_store(namespace_id, tenant, tenancy);
+}
+
+/*
+ * CREATE EXTENSION
+ */
+
+/* Is the statement being run CREATE EXTENSION IF NOT EXISTS rillflow? */
+static bool
+created_if_not_exists(void)
+{
+	List	   *statements;
+	ListCell   *cell;
+
+	if (debug_query_string == NULL)
+		return false;
+	statements = raw_parser(debug_query_string, RAW_PARSE_DEFAULT);
+	foreach(cell, statements)
+	{
+		Node	   *node = lfirst_node(RawStmt, cell)->stmt;
+
+		if (IsA(node, CreateExtensionStmt) &&
+			strcmp(castNode(CreateExtensionStmt, node)->extname, "rillflow") == 0)
+			return castNode(CreateExtensionStmt, node)->if_not_exists;
+	}
+	return false;
+}
+
+/* Was check_function_bodies on before the script of the extension began? */
+static bool
+bodies_were_checked(void)
+{
+	struct config_generic *setting =
+		rf_compat_find_setting("check_function_bodies");
+
+	if (setting == NULL || setting->stack == NULL)
+		return true;
+	return setting->stack->prior.val.boolval;
+}
+
+/* Tables that the script made are members now, and must not stay. */
+static void
+release_members(Oid namespace_id)
+{
+	RfScope		scope;
+	Oid			types[1] = {OIDOID};
+	Datum		values[1];
+	uint64		rows;
+	char	  **commands;
+
+	values[0] = ObjectIdGetDatum(namespace_id);
+	rf_query_begin(&scope, InvalidOid, 0);
+	rows = rf_query_once("SELECT format('ALTER EXTENSION rillflow DROP %s %I.%I',"
+						 " CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE'"
+						 " ELSE 'TABLE' END, n.nspname, c.relname)"
+						 " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+						 " JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass"
+						 " AND d.objid = c.oid AND d.deptype = 'e'"
+						 " WHERE n.oid = $1 AND c.relname <> 'rf_stores' ORDER BY c.oid",
+						 1, types, values, NULL);
+	commands = palloc(sizeof(char *) * rows);
+	for (uint64 i = 0; i < rows; i++)
+		commands[i] = TextDatumGetCString(rf_query_must(i, 1));
+	for (uint64 i = 0; i < rows; i++)
+		rf_query_ddl(commands[i]);
+	rf_query_end(&scope);
+}
+
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_create_default_store);
+PG_FUNCTION_INFO_V1(rf_install);
+PG_FUNCTION_INFO_V1(rf_uninstall);
+
+/* Called by the script of the extension, which drops it again. */
+Datum
+rf_create_default_store(PG_FUNCTION_ARGS)
+{
+	Oid			namespace_id;
+
+	if (!creating_extension)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s is for the script of the extension",
+						"rf_create_default_store()")));
+	namespace_id = rf_store_extension_schema();
+	if (created_if_not_exists() && !bodies_were_checked())
+		ereport(WARNING,
+				(errmsg("extension \"rillflow\" is being restored, and makes no tables"),
+				 errhint("The dump brings them. If this is no restore, run rf_install(%s).",
+						 quote_literal_cstr(get_namespace_name(namespace_id)))));
+	else if (names_are_taken(namespace_id))
+		ereport(WARNING,
+				(errmsg("schema \"%s\" has relations with names of a store, and no store is made",
+						get_namespace_name(namespace_id)),
+				 errhint("If they are a store, take it up with rf_install(%s).",
+						 quote_literal_cstr(get_namespace_name(namespace_id)))));
+	else
+	{
+		create_store(namespace_id, NULL, "single");
+		release_members(namespace_id);
+	}
+	PG_RETURN_VOID();
+}
+
+static void
+check_tenancy(const char *tenancy)
+{
+	if (strcmp(tenancy, "single") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not a form of tenancy", tenancy),
+				 errhint("Use \"single\".")));
+}
+
+Datum
+rf_install(PG_FUNCTION_ARGS)
+{
+	char	   *tenant = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	   *tenancy = PG_ARGISNULL(2) ? "single" : text_to_cstring(PG_GETARG_TEXT_PP(2));
+	Oid			namespace_id;
+
+	PreventCommandIfReadOnly("rf_install()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"schema\" must not be null")));
+	if (tenant != NULL && (*tenant == '\0' || strcmp(tenant, "*") == 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not the name of a tenant", tenant)));
+	check_tenancy(tenancy);
+	namespace_id = get_namespace_oid(NameStr(*PG_GETARG_NAME(0)), false);
+	if (!rf_compat_owns_schema(namespace_id, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_SCHEMA,
+					   NameStr(*PG_GETARG_NAME(0)));
+	install_store(namespace_id, tenant, tenancy);
+	PG_RETURN_VOID();
+}
+
+static bool
+holds_events(const RfStore *store)
+{
+	RfScope		scope;
+	bool		result;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	result = rf_query_once(psprintf("SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS a"
+									" UNION ALL SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS b",
+									rf_store_relation_name(store->events),
+									rf_store_relation_name(store->events_archive)),
+						   0, NULL, NULL, NULL) > 0;
+	rf_query_end(&scope);
+	return result;
+}
+
+static void
+drop_tables(const RfStore *store)
+{
+	const Oid	tables[] = {store->events, store->events_archive, store->streams, store->config, store->keys, store->log};
+
+	run_ddl(rf_query_format("DROP VIEW %s",
+							rf_store_relation_name(store->events_all)));
+	for (int i = 0; i < lengthof(tables); i++)
+		run_ddl(rf_query_format("DROP TABLE %s",
+								rf_store_relation_name(tables[i])));
+}
+
+/*
+ * Remove a store.  An empty one goes altogether; one with events is refused
+ * or, when forced, becomes a set of ordinary tables, its events untouched.
+ */
+static void
+uninstall_store(RfStore *store, bool force)
+{
+	RfScope		scope;
+	char	   *schema = pstrdup(store->schema);
+	bool		empty = !holds_events(store);
+
+	if (!empty && !force)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the store in schema \"%s\" holds events", schema),
+				 errhint("With force => true its tables become ordinary tables, which keep the events.")));
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	run_ddl(rf_query_format("LOCK TABLE %s, %s IN ACCESS EXCLUSIVE MODE",
+							rf_store_relation_name(store->events),
+							rf_store_relation_name(store->events_archive)));
+	if (empty && holds_events(store))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("events were appended while the store was being removed")));
+	drop_triggers(store);
+	if (empty)
+		drop_tables(store);
+	rf_query_end(&scope);
+	unregister_store(schema);
+}
+
+Datum
+rf_uninstall(PG_FUNCTION_ARGS)
+{
+	Oid			namespace_id;
+	RfStore    *store;
+
+	PreventCommandIfReadOnly("rf_uninstall()");
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) ||
+		strcmp(NameStr(*PG_GETARG_NAME(0)), NameStr(*PG_GETARG_NAME(1))) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"confirm\" must repeat \"schema\"")));
+	namespace_id = get_namespace_oid(NameStr(*PG_GETARG_NAME(0)), false);
+	store = rf_store_in(namespace_id, false);
+	if (!rf_compat_owns_relation(store->events, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, "events");
+	uninstall_store(store, !PG_ARGISNULL(2) && PG_GETARG_BOOL(2));
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,214 @@
+/*-------------------------------------------------------------------------
+ *
+ * key.c
+ *	  Idempotency keys: rf_event_keys.
+ *
+ * An event may carry a key in headers ->> 'idempotency_key'.  A key belongs
+ * to one event of the whole store, hot or cold, of whatever month, which no
+ * index on partitions could promise; so keys have a table of their own, which
+ * is not partitioned.  An append that repeats a key of its own stream gets the
+ * first event's numbers; one that bears another stream's key fails with RF003.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+
+#include "key.h"
+#include "query.h"
+#include "store.h"
+
+#define KEY_HEADER "idempotency_key"
+
+static const RfStatement find_key = {
+	"SELECT stream_id, stream_seq, global_seq FROM {keys}"
+	" WHERE idempotency_key = $1",
+	1, {TEXTOID}
+};
+
+static const RfStatement claim_keys = {
+	"INSERT INTO {keys} (idempotency_key, stream_id, stream_seq, global_seq)"
+	" SELECT * FROM unnest($1, $2, $3, $4)"
+	" ON CONFLICT (idempotency_key) DO NOTHING",
+	4, {TEXTARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID}
+};
+
+static const RfStatement find_taken = {
+	"SELECT w.key, k.stream_id = w.id FROM unnest($1, $2, $3) AS w(key, id, seq)"
+	" JOIN {keys} AS k ON k.idempotency_key = w.key"
+	" WHERE (k.stream_id, k.stream_seq) <> (w.id, w.seq) LIMIT 1",
+	3, {TEXTARRAYOID, UUIDARRAYOID, INT4ARRAYOID}
+};
+
+static const RfStatement prune_keys = {
+	"DELETE FROM {keys} WHERE created_at < $1",
+	1, {TIMESTAMPTZOID}
+};
+
+/* The key among an event's headers, NULL when it has none. */
+text *
+rf_key_of_headers(Datum headers)
+{
+	Jsonb	   *jb = DatumGetJsonbP(headers);
+	JsonbValue	buf;
+	JsonbValue *value;
+
+	if (!JB_ROOT_IS_OBJECT(jb) || JB_ROOT_COUNT(jb) == 0)
+		return NULL;
+	value = getKeyJsonValueFromContainer(&jb->root, KEY_HEADER,
+										 strlen(KEY_HEADER), &buf);
+	if (value == NULL || value->type == jbvNull)
+		return NULL;
+	return DatumGetTextPP(DirectFunctionCall2(jsonb_object_field_text,
+											  JsonbPGetDatum(jb),
+											  CStringGetTextDatum(KEY_HEADER)));
+}
+
+static void
+report_foreign_key(text *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_RF_KEY_TAKEN),
+			 errmsg("idempotency key \"%s\" belongs to another stream",
+					text_to_cstring(key))));
+}
+
+/*
+ * Look a key of a stream up, and fill in the event that bears it.  False when
+ * the key is free.
+ */
+bool
+rf_key_find(RfStore *store, RfKey *key)
+{
+	RfScope		scope;
+	Datum		value = PointerGetDatum(key->key);
+	bool		found;
+
+	rf_query_begin(&scope, store->owner, 0);
+	found = rf_query_run(rf_store_plan(store, &find_key), &value, NULL) > 0;
+	if (found)
+	{
+		if (!rf_uuid_equal(DatumGetUUIDP(rf_query_must(0, 1)), &key->stream_id))
+			report_foreign_key(key->key);
+		key->stream_seq = DatumGetInt32(rf_query_must(0, 2));
+		key->global_seq = DatumGetInt64(rf_query_must(0, 3));
+	}
+	rf_query_end(&scope);
+	return found;
+}
+
+static Datum
+text_array(const RfKey *keys, int count)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * count);
+
+	for (int i = 0; i < count; i++)
+		elements[i] = PointerGetDatum(keys[i].key);
+	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false,
+										   TYPALIGN_INT));
+}
+
+static Datum
+uuid_array(const RfKey *keys, int count)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * count);
+
+	for (int i = 0; i < count; i++)
+		elements[i] = UUIDPGetDatum(&keys[i].stream_id);
+	return PointerGetDatum(construct_array(elements, count, UUIDOID, UUID_LEN,
+										   false, TYPALIGN_CHAR));
+}
+
+static Datum
+seq_array(const RfKey *keys, int count)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * count);
+
+	for (int i = 0; i < count; i++)
+		elements[i] = Int32GetDatum(keys[i].stream_seq);
+	return PointerGetDatum(construct_array(elements, count, INT4OID,
+										   sizeof(int32), true, TYPALIGN_INT));
+}
+
+static Datum
+global_array(const RfKey *keys, int count)
+{
+	Datum	   *elements = palloc(sizeof(Datum) * count);
+
+	for (int i = 0; i < count; i++)
+		elements[i] = Int64GetDatum(keys[i].global_seq);
+	return PointerGetDatum(construct_array(elements, count, INT8OID,
+										   sizeof(int64), FLOAT8PASSBYVAL,
+										   TYPALIGN_DOUBLE));
+}
+
+static void
+report_taken(RfStore *store, const Datum *values)
+{
+	text	   *key;
+
+	if (rf_query_run(rf_store_plan(store, &find_taken), values, NULL) == 0)
+		elog(ERROR, "could not claim idempotency keys");
+	key = DatumGetTextPP(rf_query_must(0, 1));
+	if (!DatumGetBool(rf_query_must(0, 2)))
+		report_foreign_key(key);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("an event with idempotency key \"%s\" exists already",
+					text_to_cstring(key)),
+			 errhint("Append with rf_append() to get the numbers of the first event.")));
+}
+
+/* Let keys belong to events, or fail when one of them is taken. */
+void
+rf_key_claim(RfStore *store, const RfKey *keys, int count)
+{
+	RfScope		scope;
+	Datum		values[4];
+
+	if (count == 0)
+		return;
+	values[0] = text_array(keys, count);
+	values[1] = uuid_array(keys, count);
+	values[2] = seq_array(keys, count);
+	values[3] = global_array(keys, count);
+	rf_query_begin(&scope, store->owner, 0);
+	if (rf_query_run(rf_store_plan(store, &claim_keys), values, NULL) != count)
+		report_taken(store, values);
+	rf_query_end(&scope);
+}
+
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_prune_keys);
+
+Datum
+rf_prune_keys(PG_FUNCTION_ARGS)
+{
+	char	   *tenant = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	RfStore    *store;
+	RfScope		scope;
+	Datum		value;
+	uint64		pruned;
+
+	PreventCommandIfReadOnly("rf_prune_keys()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"before\" must not be null")));
+	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	value = PG_GETARG_DATUM(0);
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	pruned = rf_query_run(rf_store_plan(store, &prune_keys), &value, NULL);
+	rf_query_end(&scope);
+	PG_RETURN_INT64((int64) pruned);
+}

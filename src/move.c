@@ -1,0 +1,654 @@
+/*-------------------------------------------------------------------------
+ *
+ * move.c
+ *	  Moving events between the tiers, by rows: one batch at a time.
+ *
+ * A batch is one statement: DELETE … RETURNING from a hot leaf feeds a plain
+ * INSERT into the cold tier.  What the DELETE did not take is not inserted,
+ * and what it took is, whatever other transactions do at the same time: an
+ * event that commits late stays hot, and is taken by the next move, since no
+ * watermark is kept.  How many rows went out and came in is compared here.
+ *
+ * Nothing here loops over batches or commits: the owner of the loop does
+ * (worker.c), and what to move is decided elsewhere (policy.c).
+ *
+ * When a batch may have emptied the hot part of a stream, the stream's row is
+ * locked, and the hot leaves between its first and last event are looked
+ * through with a snapshot taken under the lock.  An append in flight raises
+ * the head later, under that same lock, and so reopens the stream; one that
+ * committed before is seen.  Rows of rf_streams that others hold are skipped,
+ * and reported to the loop, which takes them up at the end.
+ *
+ * Locks: rows of rf_streams in ascending order first where only_archived asks
+ * for it, then the rows that are deleted; rows of rf_streams to be closed last.
+ * A stream held by others is skipped there, so that no cycle can close.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "ledger.h"
+#include "move.h"
+#include "partition.h"
+#include "query.h"
+#include "store.h"
+#include "stream.h"
+#include "wait_point.h"
+
+#define STREAMS_COLUMNS 11
+
+/*
+ * The statement of a batch.  Parameters: $1 cursor, $2 cut-off, $3 batch
+ * size, $4 stream.  Result: the new cursor, events picked, rows deleted, rows
+ * inserted, their streams.
+ */
+
+/* any stream, in order of global_seq */
+#define PICK_ANY \
+	"WITH top AS MATERIALIZED" \
+	" (SELECT max(n) AS upper, count(*) AS picked FROM" \
+	" (SELECT global_seq AS n FROM ONLY {source}" \
+	" WHERE global_seq > $1 AND created_at < $2" \
+	" ORDER BY global_seq LIMIT $3) AS p)"
+#define DELETE_ANY \
+	", gone AS (DELETE FROM ONLY {source} AS e" \
+	" WHERE global_seq > $1 AND global_seq <= (SELECT upper FROM top)" \
+	" AND created_at < $2"
+
+/* one stream, in order of stream_seq */
+#define PICK_STREAM \
+	"WITH top AS MATERIALIZED" \
+	" (SELECT max(n) AS upper, count(*) AS picked FROM" \
+	" (SELECT stream_seq AS n FROM ONLY {source}" \
+	" WHERE stream_id = $4 AND stream_seq > $1 AND created_at < $2" \
+	" ORDER BY stream_seq LIMIT $3) AS p)"
+#define DELETE_STREAM \
+	", gone AS (DELETE FROM ONLY {source} AS e" \
+	" WHERE stream_id = $4 AND stream_seq > $1" \
+	" AND stream_seq <= (SELECT upper FROM top) AND created_at < $2"
+
+/*
+ * Archived streams, which stay locked: a reactivation that commits first is
+ * seen, and one that comes later waits for this batch.
+ */
+#define PICK_ARCHIVED(skip_locked) \
+	"WITH picked AS MATERIALIZED (SELECT global_seq AS n, stream_id AS id" \
+	" FROM ONLY {source} AS e WHERE global_seq > $1 AND created_at < $2" \
+	" AND EXISTS (SELECT FROM {streams} AS s" \
+	" WHERE s.stream_id = e.stream_id AND s.archived_at IS NOT NULL)" \
+	" ORDER BY global_seq LIMIT $3)," \
+	" locked AS MATERIALIZED (SELECT stream_id AS id FROM {streams}" \
+	" WHERE stream_id IN (SELECT id FROM picked) AND archived_at IS NOT NULL" \
+	" ORDER BY stream_id FOR NO KEY UPDATE" skip_locked ")," \
+	" top AS MATERIALIZED" \
+	" (SELECT max(n) AS upper, count(*) AS picked FROM picked)"
+#define DELETE_ARCHIVED \
+	DELETE_ANY " AND stream_id IN (SELECT id FROM locked)"
+
+/* but for what the cold tier has already */
+#define NOT_IN_COLD \
+	" AND NOT EXISTS (SELECT FROM {cold} AS c" \
+	" WHERE c.stream_id = e.stream_id AND c.stream_seq = e.stream_seq)" \
+	" AND NOT EXISTS (SELECT FROM {cold} AS c" \
+	" WHERE c.global_seq = e.global_seq)"
+
+#define INSERT_ARCHIVE \
+	" RETURNING {columns}), come AS (INSERT INTO {target}" \
+	" ({columns}, retention_class, migrated_at, migrated_by)" \
+	" SELECT {columns}, 'cold', now(), 'archive_move' FROM gone" \
+	" RETURNING stream_id)"
+#define INSERT_BRANCH \
+	" RETURNING {columns}), come AS (INSERT INTO {events}" \
+	" ({columns}, retention_class)" \
+	" SELECT {columns}, 'cold' FROM gone RETURNING stream_id)"
+#define REPORT \
+	" SELECT (SELECT upper FROM top)::bigint, (SELECT picked FROM top)," \
+	" (SELECT count(*) FROM gone), (SELECT count(*) FROM come)," \
+	" ARRAY(SELECT DISTINCT stream_id FROM come)"
+
+#define BATCH_ARGS 4, {INT8OID, TIMESTAMPTZOID, INT4OID, UUIDOID}
+#define BATCH(pick, delete) \
+	{ \
+		{ \
+			{pick delete INSERT_ARCHIVE REPORT, BATCH_ARGS}, \
+			{pick delete INSERT_BRANCH REPORT, BATCH_ARGS} \
+		}, \
+		{ \
+			{pick delete NOT_IN_COLD INSERT_ARCHIVE REPORT, BATCH_ARGS}, \
+			{pick delete NOT_IN_COLD INSERT_BRANCH REPORT, BATCH_ARGS} \
+		} \
+	}
+
+typedef enum BatchKind
+{
+	BATCH_ANY,
+	BATCH_STREAM,
+	BATCH_ARCHIVED,
+	BATCH_ARCHIVED_WAIT
+} BatchKind;
+
+/* [kind][but for what is cold already][backend] */
+static const RfStatement move_batch[4][2][2] = {
+	BATCH(PICK_ANY, DELETE_ANY),
+	BATCH(PICK_STREAM, DELETE_STREAM),
+	BATCH(PICK_ARCHIVED(" SKIP LOCKED"), DELETE_ARCHIVED),
+	BATCH(PICK_ARCHIVED(""), DELETE_ARCHIVED)
+};
+
+/* Events that are in both tiers, those of different content first. */
+static const RfStatement find_doubles = {
+	"SELECT h.stream_id, h.stream_seq,"
+	" (SELECT r::text FROM (SELECT {columns} FROM ONLY {source}"
+	" WHERE global_seq = h.global_seq) AS r)"
+	" = (SELECT r::text FROM (SELECT {columns} FROM {cold}"
+	" WHERE global_seq = c.global_seq LIMIT 1) AS r) AS equal"
+	" FROM ONLY {source} AS h JOIN {cold} AS c"
+	" ON (c.stream_id = h.stream_id AND c.stream_seq = h.stream_seq)"
+	" OR c.global_seq = h.global_seq"
+	" WHERE h.created_at < $1 ORDER BY equal, h.global_seq LIMIT 1",
+	1, {TIMESTAMPTZOID}
+};
+
+#define CLOSABLE \
+	" archived_at IS NULL AND last_event_at < $2"
+#define FIND_CLOSABLE(skip_locked) \
+	"WITH wanted AS MATERIALIZED (SELECT stream_id AS id FROM {streams}" \
+	" WHERE stream_id = ANY ($1) AND" CLOSABLE ")," \
+	" locked AS MATERIALIZED" \
+	" (SELECT stream_id AS id, first_event_at, last_event_at FROM {streams}" \
+	" WHERE stream_id = ANY (ARRAY(SELECT id FROM wanted)) AND" CLOSABLE \
+	" ORDER BY stream_id FOR NO KEY UPDATE" skip_locked ")" \
+	" SELECT id, first_event_at, last_event_at, first_event_at IS NOT NULL" \
+	" FROM wanted LEFT JOIN locked USING (id)"
+
+/* [wait] */
+static const RfStatement find_closable[2] = {
+	{FIND_CLOSABLE(" SKIP LOCKED"), 2, {UUIDARRAYOID, TIMESTAMPTZOID}},
+	{FIND_CLOSABLE(""), 2, {UUIDARRAYOID, TIMESTAMPTZOID}}
+};
+
+static const RfStatement close_streams = {
+	"UPDATE {streams} SET archived_at = now(),"
+	" archived_by = '" RF_CLOSED_BY "', archive_reason = '" RF_CLOSED_REASON "',"
+	" retention_class = 'cold', updated_at = now()"
+	" WHERE stream_id = ANY ($1)",
+	1, {UUIDARRAYOID}
+};
+
+static const RfStatement lock_archived = {
+	"SELECT 1 FROM {streams} WHERE stream_id = $1 AND archived_at IS NOT NULL"
+	" FOR NO KEY UPDATE",
+	1, {UUIDOID}
+};
+
+static const RfStatement lock_stream = {
+	"SELECT first_event_at, last_event_at FROM {streams}"
+	" WHERE stream_id = $1 FOR UPDATE",
+	1, {UUIDOID}
+};
+
+static const RfStatement restore_leaf = {
+	"WITH gone AS (DELETE FROM ONLY {source} WHERE stream_id = $1"
+	" RETURNING {columns}), come AS (INSERT INTO {events}"
+	" ({columns}, retention_class) SELECT {columns}, 'hot' FROM gone"
+	" RETURNING 1) SELECT (SELECT count(*) FROM gone),"
+	" (SELECT count(*) FROM come)",
+	1, {UUIDOID}
+};
+
+static const RfStatement reactivate_stream = {
+	"UPDATE {streams} SET archived_at = NULL, archived_by = NULL,"
+	" archive_reason = NULL, retention_class = 'hot', updated_at = now()"
+	" WHERE stream_id = $1"
+	" RETURNING stream_id, tenant_id, last_seq, first_event_at, last_event_at,"
+	" archived_at, archived_by, archive_reason, retention_class, created_at,"
+	" updated_at",
+	1, {UUIDOID}
+};
+
+static void
+require_equal_counts(int64 gone, int64 come, Oid source)
+{
+	if (gone != come)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("of " INT64_FORMAT " events taken out of \"%s\", " INT64_FORMAT " arrived",
+						gone, get_rel_name(source), come),
+				 errhint("Look for a trigger or a rule that skips rows.")));
+}
+
+/* Is the leaf still there, as a leaf of the hot tier? */
+static bool
+is_hot_leaf(const RfStore *store, Oid leaf)
+{
+	List	   *leaves = rf_partition_list(store->events_hot);
+	ListCell   *cell;
+
+	foreach(cell, leaves)
+	{
+		if (((RfPartition *) lfirst(cell))->relid == leaf)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Closing
+ */
+
+static bool
+stream_is_hot(List *leaves, const pg_uuid_t *id, TimestampTz first,
+			  TimestampTz last, Snapshot snapshot)
+{
+	DateADT		from = rf_partition_month_of(first);
+	DateADT		to = rf_partition_month_of(last);
+	ListCell   *cell;
+
+	foreach(cell, leaves)
+	{
+		RfPartition *leaf = lfirst(cell);
+
+		if (leaf->lower <= to && from < leaf->upper &&
+			rf_partition_holds_stream(leaf->relid, id, snapshot))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Look through the streams that the last query found, and sort them: those
+ * without a hot event, which are ours to close, and those that others hold.
+ */
+static void
+sort_closable(RfStore *store, Datum *empty, int *nempty,
+			  Datum *held, int *nheld)
+{
+	List	   *leaves = rf_partition_list(store->events_hot);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	uint64		rows = rf_query_rows();
+
+	*nempty = *nheld = 0;
+	for (uint64 i = 0; i < rows; i++)
+	{
+		Datum		id = rf_query_must(i, 1);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!DatumGetBool(rf_query_must(i, 4)))
+			held[(*nheld)++] = id;
+		else if (!stream_is_hot(leaves, DatumGetUUIDP(id),
+								DatumGetTimestampTz(rf_query_must(i, 2)),
+								DatumGetTimestampTz(rf_query_must(i, 3)),
+								snapshot))
+			empty[(*nempty)++] = id;
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+static ArrayType *
+uuid_array(Datum *ids, int count)
+{
+	return construct_array(ids, count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
+}
+
+/*
+ * Archive those of the streams whose last event lies before the time given
+ * and that have no hot event left.  Returns the ones that others hold.
+ */
+static ArrayType *
+close_empty(RfStore *store, ArrayType *streams, TimestampTz before, bool wait)
+{
+	Datum		values[2];
+	uint64		rows;
+	Datum	   *empty;
+	Datum	   *held;
+	int			nempty;
+	int			nheld;
+
+	values[0] = PointerGetDatum(streams);
+	values[1] = TimestampTzGetDatum(before);
+	rows = rf_query_run(rf_store_plan(store, &find_closable[wait]), values,
+						NULL);
+	if (rows == 0)
+		return NULL;
+	empty = palloc(sizeof(Datum) * rows);
+	held = palloc(sizeof(Datum) * rows);
+	sort_closable(store, empty, &nempty, held, &nheld);
+	if (nempty > 0)
+	{
+		ArrayType  *ids = uuid_array(empty, nempty);
+
+		values[0] = PointerGetDatum(ids);
+		rf_query_run(rf_store_plan(store, &close_streams), values, NULL);
+		rf_ledger_write_streams(store, "close", ids, RF_CLOSED_REASON);
+	}
+	return nheld > 0 ? uuid_array(held, nheld) : NULL;
+}
+
+/* The same, waiting for who holds them: for what batches had to skip. */
+void
+rf_move_close(RfStore *store, ArrayType *streams, TimestampTz before)
+{
+	RfScope		scope;
+
+	rf_stream_flush();
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	(void) close_empty(store, streams, before, true);
+	rf_query_end(&scope);
+}
+
+/*
+ * Batches
+ */
+
+static RfPlan
+batch_plan(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor,
+		   bool but_cold)
+{
+	BatchKind	kind = spec->has_stream ? BATCH_STREAM :
+		!spec->only_archived ? BATCH_ANY :
+		cursor->wait ? BATCH_ARCHIVED_WAIT : BATCH_ARCHIVED;
+
+	return rf_store_plan_for(store, &move_batch[kind][but_cold][store->backend],
+							 cursor->source, cursor->target);
+}
+
+static void
+expect_writes(const RfStore *store, const RfMoveCursor *cursor)
+{
+	rf_store_expect_no_write();
+	rf_store_expect_write(cursor->source);
+	rf_store_expect_write(store->backend == RF_PARTITIONED ? store->events :
+						  cursor->target);
+}
+
+/*
+ * An event is in both tiers: somebody put it there past us.  Where the two
+ * differ nobody can know which is right, and the move stops.
+ */
+static void
+require_equal_doubles(RfStore *store, const RfMoveSpec *spec,
+					  const RfMoveCursor *cursor, ErrorData *error)
+{
+	Datum		value = TimestampTzGetDatum(spec->before);
+
+	if (rf_query_run(rf_store_plan_for(store, &find_doubles, cursor->source,
+									   InvalidOid), &value, NULL) == 0)
+		ReThrowError(error);
+	if (!DatumGetBool(rf_query_must(0, 3)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("event %d of stream %s is cold already, with other content",
+						DatumGetInt32(rf_query_must(0, 2)),
+						rf_stream_id_text(DatumGetUUIDP(rf_query_must(0, 1)))),
+				 errdetail("The hot event was left where it is."),
+				 errhint("Find out which of the two is right.")));
+}
+
+/*
+ * Run the statement of a batch.  Events that are cold already, with the same
+ * content, are left out and stay hot; the result says how many.
+ */
+static int64
+run_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor)
+{
+	Datum		values[4];
+	ErrorData  *error;
+	int64		doubles;
+
+	values[0] = Int64GetDatum(cursor->after);
+	values[1] = TimestampTzGetDatum(spec->before);
+	values[2] = Int32GetDatum(spec->batch_size);
+	values[3] = UUIDPGetDatum(&spec->stream_id);
+	expect_writes(store, cursor);
+	if (rf_query_try(batch_plan(store, spec, cursor, false), values, NULL,
+					 ERRCODE_UNIQUE_VIOLATION, &error))
+	{
+		rf_store_expect_no_write();
+		return 0;
+	}
+	require_equal_doubles(store, spec, cursor, error);
+	expect_writes(store, cursor);
+	rf_query_run(batch_plan(store, spec, cursor, true), values, NULL);
+	rf_store_expect_no_write();
+	doubles = DatumGetInt64(rf_query_must(0, 2)) -
+		DatumGetInt64(rf_query_must(0, 3));
+	ereport(WARNING,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg(INT64_FORMAT " events of \"%s\" are cold already, with equal content",
+					doubles, get_rel_name(cursor->source)),
+			 errdetail("The hot ones were left where they are.")));
+	return doubles;
+}
+
+static void
+advance_cursor(RfMoveCursor *cursor, const RfMoveSpec *spec, int64 doubles)
+{
+	bool		isnull;
+	Datum		upper = rf_query_value(0, 1, &isnull);
+	int64		picked = DatumGetInt64(rf_query_must(0, 2));
+	int64		gone = DatumGetInt64(rf_query_must(0, 3));
+
+	if (!isnull)
+		cursor->after = DatumGetInt64(upper);
+	cursor->exhausted = isnull || picked < spec->batch_size;
+	if (spec->only_archived && !spec->has_stream && gone + doubles < picked)
+		cursor->skipped = true;
+}
+
+static void
+log_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor,
+		  const RfMoveResult *result, int64 doubles, TimestampTz started_at)
+{
+	RfLedgerEntry entry = RF_LEDGER_ENTRY("batch");
+
+	if (spec->has_stream)
+		entry.stream_id = &spec->stream_id;
+	entry.bucket_month = cursor->month;
+	entry.events = result->events;
+	entry.streams = ArrayGetNItems(ARR_NDIM(result->streams),
+								   ARR_DIMS(result->streams));
+	entry.started_at = started_at;
+	entry.detail = doubles == 0 ? get_rel_name(cursor->source) :
+		psprintf("%s, " INT64_FORMAT " events left that are cold already",
+				 get_rel_name(cursor->source), doubles);
+	rf_ledger_write(store, &entry);
+}
+
+/* The time before which a stream's last event must lie to be closed here. */
+static TimestampTz
+closing_before(const RfMoveSpec *spec, const RfMoveCursor *cursor)
+{
+	return Min(spec->before, rf_partition_start(cursor->upper));
+}
+
+/* Of one stream, and only if it is archived: lock it, and look. */
+static bool
+stream_may_move(RfStore *store, const RfMoveSpec *spec)
+{
+	Datum		value = UUIDPGetDatum(&spec->stream_id);
+
+	if (!spec->has_stream || !spec->only_archived)
+		return true;
+	return rf_query_run(rf_store_plan(store, &lock_archived), &value,
+						NULL) > 0;
+}
+
+static ArrayType *
+copy_array(ArrayType *array, MemoryContext context)
+{
+	ArrayType  *copy;
+
+	if (array == NULL)
+		return NULL;
+	copy = MemoryContextAlloc(context, VARSIZE(array));
+	memcpy(copy, array, VARSIZE(array));
+	return copy;
+}
+
+static void
+move_one_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
+			   RfMoveResult *result, MemoryContext context)
+{
+	TimestampTz started_at = GetCurrentTimestamp();
+	ArrayType  *unclosed = NULL;
+	int64		doubles;
+
+	RF_WAIT_POINT("move_before_delete");
+	doubles = run_batch(store, spec, cursor);
+	advance_cursor(cursor, spec, doubles);
+	result->events = DatumGetInt64(rf_query_must(0, 4));
+	require_equal_counts(DatumGetInt64(rf_query_must(0, 3)), result->events,
+						 cursor->source);
+	if (result->events == 0)
+		return;
+	result->streams = copy_array(DatumGetArrayTypeP(rf_query_must(0, 5)),
+								 context);
+	RF_WAIT_POINT("move_before_close");
+	if (!spec->only_archived)
+		unclosed = close_empty(store, result->streams,
+							   closing_before(spec, cursor), false);
+	result->unclosed = copy_array(unclosed, context);
+	log_batch(store, spec, cursor, result, doubles, started_at);
+	RF_WAIT_POINT("move_before_commit");
+}
+
+/*
+ * Move the next batch of a hot leaf, close the streams that it empties, and
+ * write it into the ledger; the cursor goes on.  The caller commits.
+ */
+void
+rf_move_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
+			  RfMoveResult *result)
+{
+	MemoryContext context = CurrentMemoryContext;
+	RfScope		scope;
+
+	memset(result, 0, sizeof(*result));
+	if (store->backend == RF_DUAL_TABLE)
+		rf_store_require_same_columns(store);
+	if (!is_hot_leaf(store, cursor->source))
+	{
+		cursor->exhausted = true;
+		return;
+	}
+	rf_stream_flush();
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	if (stream_may_move(store, spec))
+		move_one_batch(store, spec, cursor, result, context);
+	else
+		cursor->exhausted = true;
+	rf_query_end(&scope);
+}
+
+/*
+ * Reactivation
+ */
+
+/* Bring a stream's events of one cold leaf back; returns how many. */
+static int64
+restore_from(RfStore *store, Oid leaf, Datum id)
+{
+	int64		gone;
+
+	rf_store_expect_write(leaf);
+	rf_store_expect_write(store->events);
+	rf_query_run(rf_store_plan_for(store, &restore_leaf, leaf, InvalidOid),
+				 &id, NULL);
+	rf_store_expect_no_write();
+	gone = DatumGetInt64(rf_query_must(0, 1));
+	require_equal_counts(gone, DatumGetInt64(rf_query_must(0, 2)), leaf);
+	return gone;
+}
+
+static int64
+restore_events(RfStore *store, Datum id, DateADT from, DateADT to)
+{
+	List	   *leaves = list_concat(rf_partition_list(store->events_archive),
+									 rf_partition_list(store->events_cold));
+	int64		restored = 0;
+	ListCell   *cell;
+
+	foreach(cell, leaves)
+	{
+		RfPartition *leaf = lfirst(cell);
+
+		CHECK_FOR_INTERRUPTS();
+		if (leaf->lower <= to && from < leaf->upper)
+			restored += restore_from(store, leaf->relid, id);
+	}
+	return restored;
+}
+
+/*
+ * Take an archived stream back, with its events unless they are to stay cold.
+ * Its row is locked as strongly as can be: a batch of a move that holds it
+ * ends first, and one that comes later finds it active.
+ */
+static void
+reactivate(RfStore *store, const pg_uuid_t *id, bool with_events,
+		   Datum *row, bool *nulls)
+{
+	MemoryContext context = CurrentMemoryContext;
+	RfLedgerEntry entry = RF_LEDGER_ENTRY("reactivate");
+	Datum		value = UUIDPGetDatum(id);
+	RfScope		scope;
+
+	entry.stream_id = id;
+	entry.started_at = GetCurrentTimestamp();
+	entry.events = 0;
+	rf_stream_flush();
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	if (rf_query_run(rf_store_plan(store, &lock_stream), &value, NULL) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("stream %s does not exist", rf_stream_id_text(id))));
+	if (with_events && !rf_query_null(0, 1))
+	{
+		TimestampTz first = DatumGetTimestampTz(rf_query_must(0, 1));
+		TimestampTz last = DatumGetTimestampTz(rf_query_must(0, 2));
+
+		entry.events = restore_events(store, value,
+									  rf_partition_month_of(first),
+									  rf_partition_month_of(last));
+	}
+	rf_query_run(rf_store_plan(store, &reactivate_stream), &value, NULL);
+	rf_query_copy_row(0, row, nulls, STREAMS_COLUMNS, context);
+	rf_ledger_write(store, &entry);
+	rf_query_end(&scope);
+}
+
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_archive_reactivate);
+
+Datum
+rf_archive_reactivate(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		with_events = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
+	char	   *tenant = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
+	Datum		row[STREAMS_COLUMNS];
+	bool		nulls[STREAMS_COLUMNS];
+
+	PreventCommandIfReadOnly("rf_archive_reactivate()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"stream_id\" must not be null")));
+	reactivate(rf_store_get(tenant, RF_RIGHT_ARCHIVE), PG_GETARG_UUID_P(0),
+			   with_events, row, nulls);
+	InitMaterializedSRF(fcinfo, 0);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
+	return (Datum) 0;
+}

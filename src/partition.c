@@ -1,0 +1,448 @@
+/*-------------------------------------------------------------------------
+ *
+ * partition.c
+ *	  Months: the leaf partitions of a store.
+ *
+ * A month is a table of its own, made with CREATE TABLE LIKE and attached:
+ * that leaves writers to other months alone, which CREATE TABLE … PARTITION
+ * OF would not.  The unique indexes stand on the leaf, the parents have none.
+ * CHECK constraints repeat the bounds, on bucket_month so that a later ATTACH
+ * needs no scan, and on created_at so that the planner can prune by it.
+ *
+ * Locks, in this order: an advisory lock of the store, which keeps two that
+ * make months apart; SHARE UPDATE EXCLUSIVE on the parent; ACCESS EXCLUSIVE
+ * on the default partition, whose rows of that month go along.  None is
+ * waited for longer than rillflow.lock_timeout.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "commands/tablespace.h"
+#include "miscadmin.h"
+#include "partitioning/partbounds.h"
+#include "partitioning/partdesc.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "ledger.h"
+#include "partition.h"
+#include "query.h"
+#include "store.h"
+
+/* key space of the advisory lock that makers of months take */
+#define DDL_LOCK_CLASS 7271
+
+/*
+ * Months
+ */
+
+/* The first day of the UTC month of a time. */
+DateADT
+rf_partition_month_of(TimestampTz time)
+{
+	int64		day;
+	int			year,
+				month,
+				mday;
+
+	if (TIMESTAMP_IS_NOBEGIN(time))
+		return DATEVAL_NOBEGIN;
+	if (TIMESTAMP_IS_NOEND(time))
+		return DATEVAL_NOEND;
+	day = time / USECS_PER_DAY;
+	if (time < 0 && time % USECS_PER_DAY != 0)
+		day--;
+	j2date((int) day + POSTGRES_EPOCH_JDATE, &year, &month, &mday);
+	return (DateADT) (day - (mday - 1));
+}
+
+/* Midnight UTC of a day. */
+TimestampTz
+rf_partition_start(DateADT month)
+{
+	if (DATE_IS_NOBEGIN(month))
+		return DT_NOBEGIN;
+	if (DATE_IS_NOEND(month))
+		return DT_NOEND;
+	return (TimestampTz) month * USECS_PER_DAY;
+}
+
+static void
+split_month(DateADT date, int *year, int *month, int *day)
+{
+	j2date(date + POSTGRES_EPOCH_JDATE, year, month, day);
+}
+
+DateADT
+rf_partition_next_month(DateADT month)
+{
+	int			year,
+				mon,
+				day;
+
+	split_month(month, &year, &mon, &day);
+	if (++mon > 12)
+	{
+		mon = 1;
+		year++;
+	}
+	return date2j(year, mon, 1) - POSTGRES_EPOCH_JDATE;
+}
+
+/* Can a partition be named after the month?  Its year has four digits. */
+bool
+rf_partition_month_has_name(DateADT month)
+{
+	int			year,
+				mon,
+				day;
+
+	if (DATE_NOT_FINITE(month))
+		return false;
+	split_month(month, &year, &mon, &day);
+	return year >= 1 && year <= 9999;
+}
+
+/*
+ * Leaves
+ */
+
+static DateADT
+bound_date(const PartitionBoundInfo bounds, int i, DateADT open)
+{
+	if (i < 0 || i >= bounds->ndatums)
+		return open;
+	switch (bounds->kind[i][0])
+	{
+		case PARTITION_RANGE_DATUM_MINVALUE:
+			return DATEVAL_NOBEGIN;
+		case PARTITION_RANGE_DATUM_MAXVALUE:
+			return DATEVAL_NOEND;
+		default:
+			return DatumGetDateADT(bounds->datums[i][0]);
+	}
+}
+
+static RfPartition *
+make_partition(Oid relid, DateADT lower, DateADT upper, bool is_default)
+{
+	RfPartition *result = palloc(sizeof(RfPartition));
+
+	result->relid = relid;
+	result->lower = lower;
+	result->upper = upper;
+	result->is_default = is_default;
+	return result;
+}
+
+/*
+ * The leaves under the parent of a tier, in order of their months, the
+ * default last.
+ */
+List *
+rf_partition_list(Oid parent)
+{
+	Relation	rel = table_open(parent, AccessShareLock);
+	PartitionDesc desc = RelationGetPartitionDesc(rel, true);
+	PartitionBoundInfo bounds = desc->boundinfo;
+	List	   *result = NIL;
+
+	for (int i = 0; bounds != NULL && i < bounds->ndatums; i++)
+	{
+		int			index = bounds->indexes[i];
+
+		if (index >= 0)
+			result = lappend(result,
+							 make_partition(desc->oids[index],
+											bound_date(bounds, i - 1,
+													   DATEVAL_NOBEGIN),
+											bound_date(bounds, i, DATEVAL_NOEND),
+											false));
+	}
+	if (bounds != NULL && bounds->default_index >= 0)
+		result = lappend(result,
+						 make_partition(desc->oids[bounds->default_index],
+										DATEVAL_NOBEGIN, DATEVAL_NOEND, true));
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/* The leaf that holds a month, other than the default; InvalidOid if none. */
+Oid
+rf_partition_of_month(Oid parent, DateADT month)
+{
+	List	   *leaves = rf_partition_list(parent);
+	Oid			result = InvalidOid;
+	ListCell   *cell;
+
+	foreach(cell, leaves)
+	{
+		RfPartition *leaf = lfirst(cell);
+
+		if (!leaf->is_default && leaf->lower <= month && month < leaf->upper)
+			result = leaf->relid;
+	}
+	list_free_deep(leaves);
+	return result;
+}
+
+/* Does the leaf hold an event of the stream that the snapshot shows? */
+bool
+rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id, Snapshot snapshot)
+{
+	const RfLeaf *columns = rf_store_leaf(leaf);
+	Relation	rel = table_open(leaf, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		found;
+
+	ScanKeyInit(&key, columns->stream_id, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(id));
+	scan = systable_beginscan(rel, columns->stream_index, true, snapshot,
+							  1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/*
+ * Making a month
+ */
+
+static void
+run_ddl(char *sql)
+{
+	rf_query_ddl(sql);
+	pfree(sql);
+}
+
+static char *
+date_text(DateADT date)
+{
+	int			year,
+				month,
+				day;
+
+	split_month(date, &year, &month, &day);
+	return psprintf("%04d-%02d-%02d", year, month, day);
+}
+
+/* events_hot_2026_01, say, with its schema. */
+static void
+name_partition(const RfStore *store, Oid parent, DateADT month,
+			   char **name, char **qualified)
+{
+	int			year,
+				mon,
+				day;
+
+	split_month(month, &year, &mon, &day);
+	*name = psprintf("%s_%04d_%02d", get_rel_name(parent), year, mon);
+	*qualified = quote_qualified_identifier(store->schema, *name);
+}
+
+/* Refuse every writer of a table of events but our own. */
+void
+rf_partition_guard(const char *table)
+{
+	run_ddl(rf_query_format(
+							"CREATE TRIGGER rf_events_append_only"
+							" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
+							" FOR EACH STATEMENT EXECUTE FUNCTION %I.rf_events_append_only()",
+							table, get_namespace_name(rf_store_extension_schema())));
+}
+
+static void
+create_table(const char *name, const char *qualified, Oid parent,
+			 const char *from, const char *to, const char *tablespace)
+{
+	char	   *where = tablespace == NULL ? "" :
+		rf_query_format(" TABLESPACE %I", tablespace);
+	char	   *index_where = tablespace == NULL ? "" :
+		rf_query_format(" USING INDEX TABLESPACE %I", tablespace);
+
+	run_ddl(rf_query_format(
+							"CREATE TABLE %s (LIKE %s INCLUDING COMMENTS INCLUDING COMPRESSION"
+							" INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED"
+							" INCLUDING STORAGE,"
+							" CONSTRAINT %I PRIMARY KEY (global_seq)%s,"
+							" CONSTRAINT %I UNIQUE (stream_id, stream_seq)%s,"
+							" CONSTRAINT rf_bucket_month_bounds CHECK"
+							" (bucket_month >= DATE %L AND bucket_month < DATE %L),"
+							" CONSTRAINT rf_created_at_bounds CHECK"
+							" (created_at >= TIMESTAMPTZ %L AND created_at < TIMESTAMPTZ %L))%s",
+							qualified, rf_store_relation_name(parent),
+							psprintf("%s_pkey", name), index_where,
+							psprintf("%s_stream_key", name), index_where,
+							from, to, psprintf("%s 00:00:00+00", from),
+							psprintf("%s 00:00:00+00", to), where));
+}
+
+/* Rows of the month that wait in the default partition go along. */
+static int64
+take_waiting_rows(Oid default_leaf, const char *qualified, DateADT month,
+				  DateADT next)
+{
+	char	   *columns = rf_store_column_list(default_leaf, true);
+	char	   *sql = rf_query_format(
+									  "WITH waiting AS (DELETE FROM ONLY %s"
+									  " WHERE bucket_month >= $1 AND bucket_month < $2 RETURNING %s)"
+									  " INSERT INTO %s (%s) SELECT %s FROM waiting",
+									  rf_store_relation_name(default_leaf), columns,
+									  qualified, columns, columns);
+	Oid			types[2] = {DATEOID, DATEOID};
+	Datum		values[2];
+	int64		taken;
+
+	values[0] = DateADTGetDatum(month);
+	values[1] = DateADTGetDatum(next);
+	rf_store_expect_write(default_leaf);
+	taken = (int64) rf_query_once(sql, 2, types, values, NULL);
+	rf_store_expect_no_write();
+	return taken;
+}
+
+static Oid
+default_leaf_of(Oid parent)
+{
+	List	   *leaves = rf_partition_list(parent);
+	RfPartition *last = leaves == NIL ? NULL : llast(leaves);
+
+	return last != NULL && last->is_default ? last->relid : InvalidOid;
+}
+
+static void
+take_ddl_locks(const RfStore *store, Oid parent, Oid default_leaf)
+{
+	Oid			types[2] = {INT4OID, INT4OID};
+	Datum		values[2];
+
+	values[0] = Int32GetDatum(DDL_LOCK_CLASS);
+	values[1] = Int32GetDatum((int32) store->namespace_id);
+	rf_query_once("SELECT pg_advisory_xact_lock($1, $2)", 2, types, values,
+				  NULL);
+	run_ddl(rf_query_format(
+							"LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE",
+							rf_store_relation_name(parent)));
+	if (OidIsValid(default_leaf))
+		run_ddl(rf_query_format(
+								"LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE",
+								rf_store_relation_name(default_leaf)));
+}
+
+static Oid
+build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
+			const char *tablespace)
+{
+	RfLedgerEntry entry = RF_LEDGER_ENTRY("partition made");
+	DateADT		next = rf_partition_next_month(month);
+	char	   *from = date_text(month);
+	char	   *to = date_text(next);
+	char	   *name;
+	char	   *qualified;
+
+	name_partition(store, parent, month, &name, &qualified);
+	entry.started_at = GetCurrentTimestamp();
+	entry.bucket_month = month;
+	entry.detail = name;
+	create_table(name, qualified, parent, from, to, tablespace);
+	if (OidIsValid(default_leaf))
+		entry.events = take_waiting_rows(default_leaf, qualified, month, next);
+	rf_partition_guard(qualified);
+	run_ddl(rf_query_format(
+							"ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)",
+							rf_store_relation_name(parent), qualified, from, to));
+	rf_ledger_write(store, &entry);
+	return get_relname_relid(name, store->namespace_id);
+}
+
+/*
+ * The month's partition in a tier, made where it lacks.  Two that make it at
+ * once get the same one.
+ */
+Oid
+rf_partition_create(RfStore *store, RfTier tier, DateADT month,
+					const char *tablespace)
+{
+	Oid			parent = rf_store_tier_parent(store, tier);
+	Oid			result = rf_partition_of_month(parent, month);
+	RfScope		scope;
+
+	if (OidIsValid(result))
+		return result;
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_query_limit_lock_waits(rf_guc_lock_timeout);
+	take_ddl_locks(store, parent, default_leaf_of(parent));
+	result = rf_partition_of_month(parent, month);
+	if (!OidIsValid(result))
+		result = build_month(store, parent, default_leaf_of(parent), month,
+							 tablespace);
+	rf_query_end(&scope);
+	return result;
+}
+
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_create_partition);
+
+static RfTier
+tier_argument(const char *retention)
+{
+	if (strcmp(retention, "hot") == 0)
+		return RF_HOT;
+	if (strcmp(retention, "cold") == 0)
+		return RF_COLD;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"%s\" is not a retention class", retention),
+			 errhint("Use \"hot\" or \"cold\".")));
+	return RF_HOT;
+}
+
+static void
+check_month_argument(DateADT month)
+{
+	if (!rf_partition_month_has_name(month))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"month\" is out of range"),
+				 errhint("Months from 0001-01-01 to 9999-12-01 can have a partition.")));
+	if (rf_partition_month_of(rf_partition_start(month)) != month)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("%s is not the first day of a month", date_text(month)),
+				 errhint("Use %s.",
+						 date_text(rf_partition_month_of(rf_partition_start(month))))));
+}
+
+Datum
+rf_create_partition(PG_FUNCTION_ARGS)
+{
+	char	   *tablespace = PG_ARGISNULL(2) ? NULL : pstrdup(NameStr(*PG_GETARG_NAME(2)));
+	char	   *tenant = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3));
+	RfTier		tier;
+
+	PreventCommandIfReadOnly("rf_create_partition()");
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"retention\" and \"month\" must not be null")));
+	tier = tier_argument(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	check_month_argument(PG_GETARG_DATEADT(1));
+	if (tablespace != NULL)
+		(void) get_tablespace_oid(tablespace, false);
+	PG_RETURN_OID(rf_partition_create(rf_store_get(tenant, RF_RIGHT_OWN), tier,
+									  PG_GETARG_DATEADT(1), tablespace));
+}

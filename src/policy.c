@@ -1,0 +1,354 @@
+/*-------------------------------------------------------------------------
+ *
+ * policy.c
+ *	  Deciding what a move takes, and in which order.
+ *
+ * A move goes through the hot leaves from the oldest month on, and through
+ * the default partition last, so that the streams which end early are emptied
+ * early.  Nothing here writes, locks or reads the clock: the cut-off comes in
+ * as an argument, and what would be done can be shown without doing it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "partition.h"
+#include "policy.h"
+#include "query.h"
+#include "store.h"
+#include "stream.h"
+
+/* Is a row of {source} or {hot} one that the move takes? */
+#define ELIGIBLE \
+	"created_at < $1 AND ($2::uuid IS NULL OR e.stream_id = $2)" \
+	" AND (NOT $3::boolean OR EXISTS (SELECT FROM {streams} AS s" \
+	" WHERE s.stream_id = e.stream_id AND s.archived_at IS NOT NULL))"
+#define ELIGIBLE_ARGS TIMESTAMPTZOID, UUIDOID, BOOLOID
+
+static const RfStatement has_eligible = {
+	"SELECT 1 FROM ONLY {source} AS e WHERE " ELIGIBLE " LIMIT 1",
+	3, {ELIGIBLE_ARGS}
+};
+
+static const RfStatement eligible_months = {
+	"SELECT DISTINCT bucket_month FROM ONLY {source} AS e WHERE " ELIGIBLE,
+	3, {ELIGIBLE_ARGS}
+};
+
+static const RfStatement estimate_leaf = {
+	"SELECT greatest(CASE WHEN pg_stat_get_live_tuples($1) > 0"
+	" THEN pg_stat_get_live_tuples($1) ELSE reltuples::bigint END, 0)"
+	" FROM pg_class WHERE oid = $1",
+	1, {OIDOID}
+};
+
+/* a row a month: month, events, streams, bytes in proportion */
+static const RfStatement plan_leaf = {
+	"SELECT bucket_month, events, streams,"
+	" (pg_total_relation_size($4) * events / total)::bigint FROM"
+	" (SELECT bucket_month, count(*) FILTER (WHERE ok) AS events,"
+	" count(DISTINCT stream_id) FILTER (WHERE ok) AS streams,"
+	" sum(count(*)) OVER () AS total FROM"
+	" (SELECT bucket_month, stream_id, " ELIGIBLE " AS ok"
+	" FROM ONLY {source} AS e) AS r"
+	" GROUP BY bucket_month) AS m WHERE events > 0 ORDER BY bucket_month",
+	4, {ELIGIBLE_ARGS, OIDOID}
+};
+
+static const RfStatement count_streams = {
+	"SELECT count(DISTINCT stream_id) FROM {hot} AS e WHERE " ELIGIBLE,
+	3, {ELIGIBLE_ARGS}
+};
+
+static const RfStatement list_candidates = {
+	"SELECT stream_id, events, oldest, newest,"
+	" NOT EXISTS (SELECT FROM {hot} AS h"
+	" WHERE h.stream_id = o.stream_id AND h.created_at >= $1) FROM"
+	" (SELECT stream_id, count(*) AS events, min(created_at) AS oldest,"
+	" max(created_at) AS newest FROM {hot} AS e WHERE " ELIGIBLE
+	" GROUP BY stream_id ORDER BY oldest, stream_id LIMIT $4) AS o"
+	" ORDER BY oldest, stream_id",
+	4, {ELIGIBLE_ARGS, INT4OID}
+};
+
+static void
+bind_spec(const RfMoveSpec *spec, Datum *values, char *nulls)
+{
+	values[0] = TimestampTzGetDatum(spec->before);
+	values[1] = UUIDPGetDatum(&spec->stream_id);
+	values[2] = BoolGetDatum(spec->only_archived);
+	nulls[0] = nulls[2] = nulls[3] = ' ';
+	nulls[1] = spec->has_stream ? ' ' : 'n';
+}
+
+/*
+ * The hot leaves that can hold an event which the move takes.  A move of a
+ * stream that is not there is an error.
+ */
+List *
+rf_policy_sources(RfStore *store, const RfMoveSpec *spec)
+{
+	List	   *leaves = rf_partition_list(store->events_hot);
+	List	   *result = NIL;
+	DateADT		from = DATEVAL_NOBEGIN;
+	DateADT		to = DATEVAL_NOEND;
+	ListCell   *cell;
+
+	if (spec->has_stream)
+	{
+		RfStreamState state;
+
+		rf_stream_flush();
+		rf_stream_read_latest(store, &spec->stream_id, &state);
+		if (!state.exists)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("stream %s does not exist",
+							rf_stream_id_text(&spec->stream_id))));
+		from = rf_partition_month_of(state.first_event_at);
+		to = rf_partition_month_of(state.last_event_at);
+	}
+	foreach(cell, leaves)
+	{
+		RfPartition *leaf = lfirst(cell);
+
+		if (rf_partition_start(leaf->lower) < spec->before &&
+			leaf->lower <= to && from < leaf->upper)
+			result = lappend(result, leaf);
+	}
+	return result;
+}
+
+/*
+ * The months of the events that the move takes from a leaf: one at most, but
+ * for the default partition.
+ */
+List *
+rf_policy_months(RfStore *store, const RfMoveSpec *spec,
+				 const RfPartition *source)
+{
+	bool		one_month = !source->is_default &&
+		rf_partition_next_month(source->lower) == source->upper;
+	List	   *months = NIL;
+	Datum		values[3];
+	char		nulls[4];
+	RfScope		scope;
+	uint64		rows;
+	MemoryContext context = CurrentMemoryContext;
+
+	bind_spec(spec, values, nulls);
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rows = rf_query_run(rf_store_plan_for(store, one_month ? &has_eligible :
+										  &eligible_months, source->relid,
+										  InvalidOid), values, nulls);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		months = lappend_int(months, one_month ? source->lower :
+							 DatumGetDateADT(rf_query_must(i, 1)));
+		MemoryContextSwitchTo(old);
+	}
+	rf_query_end(&scope);
+	return months;
+}
+
+/* About how many events a move takes, by the statistics of its leaves. */
+int64
+rf_policy_estimate(RfStore *store, const RfMoveSpec *spec)
+{
+	List	   *sources = rf_policy_sources(store, spec);
+	int64		result = 0;
+	RfScope		scope;
+	ListCell   *cell;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	foreach(cell, sources)
+	{
+		Datum		value = ObjectIdGetDatum(((RfPartition *) lfirst(cell))->relid);
+
+		rf_query_run(rf_store_plan(store, &estimate_leaf), &value, NULL);
+		result += DatumGetInt64(rf_query_must(0, 1));
+	}
+	rf_query_end(&scope);
+	return result;
+}
+
+/*
+ * Plans
+ */
+
+static uint64
+run_plan(RfStore *store, const RfMoveSpec *spec, const RfPartition *source)
+{
+	Datum		values[4];
+	char		nulls[4];
+
+	bind_spec(spec, values, nulls);
+	values[3] = ObjectIdGetDatum(source->relid);
+	return rf_query_run(rf_store_plan_for(store, &plan_leaf, source->relid,
+										  InvalidOid), values, nulls);
+}
+
+/* Count what a move would take, and in how many batches. */
+void
+rf_policy_count(RfStore *store, const RfMoveSpec *spec,
+				int64 *events, int64 *streams, int32 *batches)
+{
+	List	   *sources = rf_policy_sources(store, spec);
+	Datum		values[3];
+	char		nulls[4];
+	RfScope		scope;
+	ListCell   *cell;
+
+	*events = *batches = 0;
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	foreach(cell, sources)
+	{
+		uint64		rows = run_plan(store, spec, lfirst(cell));
+		int64		of_leaf = 0;
+
+		for (uint64 i = 0; i < rows; i++)
+			of_leaf += DatumGetInt64(rf_query_must(i, 2));
+		*events += of_leaf;
+		*batches += (of_leaf + spec->batch_size - 1) / spec->batch_size;
+	}
+	bind_spec(spec, values, nulls);
+	rf_query_run(rf_store_plan(store, &count_streams), values, nulls);
+	*streams = DatumGetInt64(rf_query_must(0, 1));
+	rf_query_end(&scope);
+}
+
+static const char *
+plan_reason(const RfMoveSpec *spec, const RfPartition *source)
+{
+	if (spec->has_stream)
+		return "one stream";
+	if (spec->only_archived)
+		return "archived streams only";
+	if (source->is_default)
+		return "rows in the default partition";
+	if (rf_partition_start(source->upper) > spec->before)
+		return "the cut-off lies within the month";
+	return "the whole month";
+}
+
+static void
+put_plan(RfStore *store, const RfMoveSpec *spec, ReturnSetInfo *rsinfo)
+{
+	List	   *sources = rf_policy_sources(store, spec);
+	RfScope		scope;
+	ListCell   *cell;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	foreach(cell, sources)
+	{
+		const RfPartition *source = lfirst(cell);
+		uint64		rows = run_plan(store, spec, source);
+
+		for (uint64 i = 0; i < rows; i++)
+		{
+			Datum		values[7];
+			bool		nulls[7] = {0};
+
+			values[0] = rf_query_must(i, 1);
+			values[1] = ObjectIdGetDatum(source->relid);
+			values[2] = CStringGetTextDatum("rows");
+			values[3] = rf_query_must(i, 2);
+			values[4] = rf_query_must(i, 3);
+			values[5] = rf_query_must(i, 4);
+			values[6] = CStringGetTextDatum(plan_reason(spec, source));
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
+								 nulls);
+		}
+	}
+	rf_query_end(&scope);
+}
+
+static void
+put_candidates(RfStore *store, const RfMoveSpec *spec, int max_streams,
+			   ReturnSetInfo *rsinfo)
+{
+	Datum		values[4];
+	char		nulls[4];
+	RfScope		scope;
+
+	bind_spec(spec, values, nulls);
+	values[3] = Int32GetDatum(max_streams);
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_query_into(rf_store_plan(store, &list_candidates), values, nulls,
+				  rsinfo->setResult);
+	rf_query_end(&scope);
+}
+
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_archive_plan);
+PG_FUNCTION_INFO_V1(rf_archive_candidates);
+
+static void
+require_before(FunctionCallInfo fcinfo, RfMoveSpec *spec)
+{
+	memset(spec, 0, sizeof(*spec));
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"before\" must not be null"),
+				 errhint("'infinity' takes everything.")));
+	spec->before = PG_GETARG_TIMESTAMPTZ(0);
+	spec->batch_size = RF_MAX_BATCH;
+}
+
+Datum
+rf_archive_plan(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	char	   *tenant = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3));
+	RfMoveSpec	spec;
+	List	   *stores;
+	ListCell   *cell;
+
+	require_before(fcinfo, &spec);
+	spec.has_stream = !PG_ARGISNULL(1);
+	if (spec.has_stream)
+		spec.stream_id = *PG_GETARG_UUID_P(1);
+	spec.only_archived = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
+	InitMaterializedSRF(fcinfo, 0);
+	foreach(cell, stores)
+		put_plan(lfirst(cell), &spec, rsinfo);
+	return (Datum) 0;
+}
+
+Datum
+rf_archive_candidates(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	int			max_streams = PG_ARGISNULL(1) ? 100 : PG_GETARG_INT32(1);
+	char	   *tenant = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3));
+	RfMoveSpec	spec;
+	List	   *stores;
+	ListCell   *cell;
+
+	require_before(fcinfo, &spec);
+	if (max_streams < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"max_streams\" must not be negative")));
+	spec.only_archived = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
+	InitMaterializedSRF(fcinfo, 0);
+	foreach(cell, stores)
+		put_candidates(lfirst(cell), &spec, max_streams, rsinfo);
+	return (Datum) 0;
+}

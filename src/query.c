@@ -1,0 +1,324 @@
+/*-------------------------------------------------------------------------
+ *
+ * query.c
+ *	  Running SQL from C: the only door to the server programming interface.
+ *
+ * A scope is what a statement of ours runs in: a connection to the
+ * interface, a search_path that nobody can put anything in front of, and a
+ * user.  Bookkeeping runs as the owner of the store, as foreign-key checks
+ * do; rows that belong to the application are read and written as the caller.
+ * A scope needs no cleanup when an error leaves it: the server resets user,
+ * settings and connection at the end of the (sub)transaction.
+ *
+ * Statements name every relation with its schema and bind every value.
+ * rf_query_format() quotes the names where a utility statement, which takes
+ * no parameters, has to be put together.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "executor/tstoreReceiver.h"
+#include "catalog/namespace.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "tcop/dest.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+#include "query.h"
+
+#define SAFE_SEARCH_PATH "pg_catalog, pg_temp"
+
+static void
+set_locally(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/*
+ * Begin a scope.  as_user is the role to act as, InvalidOid for the caller;
+ * sec_flags are added to the security context.
+ */
+void
+rf_query_begin(RfScope *scope, Oid as_user, int sec_flags)
+{
+	GetUserIdAndSecContext(&scope->userid, &scope->sec_context);
+	if (OidIsValid(as_user))
+		SetUserIdAndSecContext(as_user, scope->sec_context |
+							   SECURITY_LOCAL_USERID_CHANGE | sec_flags);
+
+	scope->guc_level = NewGUCNestLevel();
+	if (strcmp(namespace_search_path, SAFE_SEARCH_PATH) != 0)
+		set_locally("search_path", SAFE_SEARCH_PATH);
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to the query interface");
+}
+
+void
+rf_query_end(RfScope *scope)
+{
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "could not disconnect from the query interface");
+	AtEOXact_GUC(true, scope->guc_level);
+	SetUserIdAndSecContext(scope->userid, scope->sec_context);
+}
+
+/*
+ * Until the scope ends, give up with 55P03 when a lock is not had in time.
+ * A caller who waits less than that already keeps his own limit.
+ */
+void
+rf_query_limit_lock_waits(int timeout_ms)
+{
+	char		value[16];
+
+	if (timeout_ms == 0 || (LockTimeout > 0 && LockTimeout <= timeout_ms))
+		return;
+	snprintf(value, sizeof(value), "%d", timeout_ms);
+	set_locally("lock_timeout", value);
+}
+
+/*
+ * The connection of a procedure that commits.  Scopes nest inside it, and
+ * must all have ended when rf_query_commit() is called.
+ */
+void
+rf_query_connect_nonatomic(void)
+{
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to the query interface");
+}
+
+void
+rf_query_disconnect(void)
+{
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "could not disconnect from the query interface");
+}
+
+void
+rf_query_commit(void)
+{
+	SPI_commit();
+}
+
+RfPlan
+rf_query_prepare(const char *sql, int nargs, const Oid *types)
+{
+	SPIPlanPtr	plan = SPI_prepare(sql, nargs, unconstify(Oid *, types));
+
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql,
+			 SPI_result_code_string(SPI_result));
+	if (SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not keep the plan of \"%s\"", sql);
+	return plan;
+}
+
+void
+rf_query_forget(RfPlan plan)
+{
+	SPI_freeplan(plan);
+}
+
+static void
+expect_ok(int code)
+{
+	if (code < 0)
+		elog(ERROR, "could not run a statement: %s",
+			 SPI_result_code_string(code));
+}
+
+uint64
+rf_query_run(RfPlan plan, const Datum *values, const char *nulls)
+{
+	expect_ok(SPI_execute_plan(plan, unconstify(Datum *, values), nulls,
+							   false, 0));
+	return SPI_processed;
+}
+
+/*
+ * Run the plan in a subtransaction.  An error of the SQLSTATE that the caller
+ * is ready for is caught: the subtransaction is undone, *error tells what
+ * happened, and the result is false.  Every other error goes on.
+ */
+bool
+rf_query_try(RfPlan plan, const Datum *values, const char *nulls,
+			 int caught_sqlstate, ErrorData **error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool ok = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		rf_query_run(plan, values, nulls);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		*error = CopyErrorData();
+		if ((*error)->sqlerrcode != caught_sqlstate)
+			PG_RE_THROW();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		ok = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return ok;
+}
+
+/*
+ * Run a query on the snapshot of the statement that called us, and let its
+ * rows flow into a tuplestore, without a copy of the result in between.
+ */
+void
+rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
+			  Tuplestorestate *store)
+{
+	SPIExecuteOptions options = {0};
+	ParamListInfo params = NULL;
+	int			nargs = SPI_getargcount(plan);
+
+	if (nargs > 0)
+	{
+		params = makeParamList(nargs);
+		for (int i = 0; i < nargs; i++)
+		{
+			params->params[i].value = values[i];
+			params->params[i].isnull = nulls != NULL && nulls[i] == 'n';
+			params->params[i].pflags = PARAM_FLAG_CONST;
+			params->params[i].ptype = SPI_getargtypeid(plan, i);
+		}
+	}
+	options.params = params;
+	options.read_only = true;
+	options.dest = CreateDestReceiver(DestTuplestore);
+	SetTuplestoreDestReceiverParams(options.dest, store, CurrentMemoryContext,
+									false, NULL, NULL);
+	expect_ok(SPI_execute_plan_extended(plan, &options));
+	options.dest->rDestroy(options.dest);
+}
+
+uint64
+rf_query_once(const char *sql, int nargs, const Oid *types,
+			  const Datum *values, const char *nulls)
+{
+	expect_ok(SPI_execute_with_args(sql, nargs, unconstify(Oid *, types),
+									unconstify(Datum *, values), nulls,
+									false, 0));
+	return SPI_processed;
+}
+
+void
+rf_query_ddl(const char *sql)
+{
+	expect_ok(SPI_execute(sql, false, 0));
+}
+
+uint64
+rf_query_rows(void)
+{
+	return SPI_processed;
+}
+
+Datum
+rf_query_value(uint64 row, int column, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
+						 column, isnull);
+}
+
+/* The value of a column that is never null. */
+Datum
+rf_query_must(uint64 row, int column)
+{
+	bool		isnull;
+	Datum		value = rf_query_value(row, column, &isnull);
+
+	if (isnull)
+		elog(ERROR, "unexpected null in column %d", column);
+	return value;
+}
+
+bool
+rf_query_null(uint64 row, int column)
+{
+	bool		isnull;
+
+	(void) rf_query_value(row, column, &isnull);
+	return isnull;
+}
+
+/* Copy a row of the result to where it outlives the scope. */
+void
+rf_query_copy_row(uint64 row, Datum *values, bool *nulls, int ncolumns,
+				  MemoryContext context)
+{
+	TupleDesc	tupdesc = SPI_tuptable->tupdesc;
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	Assert(tupdesc->natts >= ncolumns);
+	for (int i = 0; i < ncolumns; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+
+		values[i] = rf_query_value(row, i + 1, &nulls[i]);
+		if (!nulls[i])
+			values[i] = datumCopy(values[i], att->attbyval, att->attlen);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Put a utility statement together: %I is an identifier, %L a literal, %s
+ * text that was quoted before.
+ */
+char *
+rf_query_format(const char *format, ...)
+{
+	StringInfoData buf;
+	va_list		args;
+
+	initStringInfo(&buf);
+	va_start(args, format);
+	for (const char *p = format; *p != '\0'; p++)
+	{
+		if (*p != '%')
+		{
+			appendStringInfoChar(&buf, *p);
+			continue;
+		}
+		switch (*++p)
+		{
+			case 'I':
+				appendStringInfoString(&buf,
+									   quote_identifier(va_arg(args, char *)));
+				break;
+			case 'L':
+				appendStringInfoString(&buf,
+									   quote_literal_cstr(va_arg(args, char *)));
+				break;
+			case 's':
+				appendStringInfoString(&buf, va_arg(args, char *));
+				break;
+			default:
+				elog(ERROR, "unknown conversion \"%c\"", *p);
+		}
+	}
+	va_end(args);
+	return buf.data;
+}

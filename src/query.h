@@ -1,0 +1,60 @@
+/*-------------------------------------------------------------------------
+ *
+ * query.h
+ *	  Running SQL from C: the only door to the server programming interface.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RF_QUERY_H
+#define RF_QUERY_H
+
+#include "rillflow.h"
+
+#include "utils/tuplestore.h"
+
+#define RF_MAX_ARGS 16
+
+typedef struct _SPI_plan *RfPlan;
+
+/* What to give back when a scope ends. */
+typedef struct RfScope
+{
+	Oid			userid;
+	int			sec_context;
+	int			guc_level;
+} RfScope;
+
+/* scopes */
+extern void rf_query_begin(RfScope *scope, Oid as_user, int sec_flags);
+extern void rf_query_end(RfScope *scope);
+extern void rf_query_limit_lock_waits(int timeout_ms);
+extern void rf_query_connect_nonatomic(void);
+extern void rf_query_disconnect(void);
+extern void rf_query_commit(void);
+
+/* kept plans */
+extern RfPlan rf_query_prepare(const char *sql, int nargs, const Oid *types);
+extern void rf_query_forget(RfPlan plan);
+
+/* running; all but ddl return the number of rows */
+extern uint64 rf_query_run(RfPlan plan, const Datum *values, const char *nulls);
+extern bool rf_query_try(RfPlan plan, const Datum *values, const char *nulls,
+						 int caught_sqlstate, ErrorData **error);
+extern void rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
+						  Tuplestorestate *store);
+extern uint64 rf_query_once(const char *sql, int nargs, const Oid *types,
+							const Datum *values, const char *nulls);
+extern void rf_query_ddl(const char *sql);
+
+/* the rows of the last run in this scope */
+extern uint64 rf_query_rows(void);
+extern Datum rf_query_value(uint64 row, int column, bool *isnull);
+extern Datum rf_query_must(uint64 row, int column);
+extern bool rf_query_null(uint64 row, int column);
+extern void rf_query_copy_row(uint64 row, Datum *values, bool *nulls,
+							  int ncolumns, MemoryContext context);
+
+/* identifiers and literals in statements that take no parameters */
+extern char *rf_query_format(const char *format, ...);
+
+#endif							/* RF_QUERY_H */

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * rillflow.c
+ *	  Where the library begins.
+ *
+ * The library works whether it is preloaded or not: a session that calls one
+ * of its functions, or inserts an event, loads it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "store.h"
+#include "stream.h"
+
+PG_MODULE_MAGIC;
+
+void
+_PG_init(void)
+{
+	rf_guc_define();
+	rf_store_init();
+	rf_stream_init();
+}

@@ -1,0 +1,171 @@
+/*-------------------------------------------------------------------------
+ *
+ * status.c
+ *	  What stands where: rf_archive_status().
+ *
+ * Streams are counted, and so are the events in default partitions, which
+ * should be few.  Other events are taken from the statistics, for a count of
+ * them would cost what archiving saves.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "partition.h"
+#include "query.h"
+#include "store.h"
+
+static const RfStatement count_streams = {
+	"SELECT count(*) FILTER (WHERE archived_at IS NULL),"
+	" count(*) FILTER (WHERE archived_at IS NOT NULL) FROM {streams}",
+	0, {0}
+};
+
+/* the counters of the server where it has any, else what ANALYZE found */
+static const RfStatement measure_leaf = {
+	"SELECT CASE WHEN pg_stat_get_live_tuples(c.oid) > 0"
+	" OR pg_stat_get_tuples_inserted(c.oid) > 0"
+	" OR pg_stat_get_tuples_deleted(c.oid) > 0"
+	" THEN greatest(pg_stat_get_live_tuples(c.oid), 0)"
+	" ELSE greatest(c.reltuples::bigint, 0) END,"
+	" pg_total_relation_size(c.oid)"
+	" FROM pg_class AS c WHERE c.oid = $1",
+	1, {OIDOID}
+};
+
+static const RfStatement count_leaf = {
+	"SELECT count(*) FROM ONLY {source}", 0, {0}
+};
+
+static const RfStatement oldest_in_leaf = {
+	"SELECT min(created_at) FROM ONLY {source}", 0, {0}
+};
+
+typedef struct TierStatus
+{
+	int64		events;
+	int64		bytes;
+	int64		default_events;
+} TierStatus;
+
+static void
+add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
+{
+	Datum		value = ObjectIdGetDatum(leaf->relid);
+	int64		events;
+
+	rf_query_run(rf_store_plan(store, &measure_leaf), &value, NULL);
+	events = DatumGetInt64(rf_query_must(0, 1));
+	status->bytes += DatumGetInt64(rf_query_must(0, 2));
+	if (leaf->is_default)
+	{
+		rf_query_run(rf_store_plan_for(store, &count_leaf, leaf->relid,
+									   InvalidOid), NULL, NULL);
+		events = DatumGetInt64(rf_query_must(0, 1));
+		status->default_events += events;
+	}
+	status->events += events;
+}
+
+static void
+add_tier(RfStore *store, Oid parent, TierStatus *status)
+{
+	List	   *leaves = rf_partition_list(parent);
+	ListCell   *cell;
+
+	foreach(cell, leaves)
+	{
+		CHECK_FOR_INTERRUPTS();
+		add_leaf(store, lfirst(cell), status);
+	}
+}
+
+/*
+ * The time of the oldest hot event: of the first month that has one, or of
+ * the default, whose rows can be of any month.
+ */
+static TimestampTz
+oldest_hot(RfStore *store)
+{
+	List	   *leaves = rf_partition_list(store->events_hot);
+	TimestampTz oldest = DT_NOEND;
+	ListCell   *cell;
+
+	foreach(cell, leaves)
+	{
+		RfPartition *leaf = lfirst(cell);
+		bool		isnull;
+		Datum		value;
+
+		if (!leaf->is_default && !TIMESTAMP_IS_NOEND(oldest))
+			continue;
+		rf_query_run(rf_store_plan_for(store, &oldest_in_leaf, leaf->relid,
+									   InvalidOid), NULL, NULL);
+		value = rf_query_value(0, 1, &isnull);
+		if (!isnull)
+			oldest = Min(oldest, DatumGetTimestampTz(value));
+	}
+	return oldest;
+}
+
+static void
+put_status(RfStore *store, ReturnSetInfo *rsinfo)
+{
+	RfScope		scope;
+	TierStatus	hot = {0};
+	TierStatus	cold = {0};
+	TimestampTz oldest;
+	Datum		values[12];
+	bool		nulls[12] = {0};
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	add_tier(store, store->events_hot, &hot);
+	add_tier(store, store->events_cold, &cold);
+	add_tier(store, store->events_archive, &cold);
+	oldest = oldest_hot(store);
+	rf_query_run(rf_store_plan(store, &count_streams), NULL, NULL);
+	values[4] = rf_query_must(0, 1);
+	values[5] = rf_query_must(0, 2);
+	rf_query_end(&scope);
+
+	values[0] = DirectFunctionCall1(namein, CStringGetDatum(store->schema));
+	nulls[1] = store->tenant == NULL;
+	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(store->tenant);
+	values[2] = CStringGetTextDatum(store->backend == RF_PARTITIONED ?
+									"partitioned" : "dual_table");
+	values[3] = BoolGetDatum(store->redirect_enabled);
+	values[6] = Int64GetDatum(hot.events);
+	values[7] = Int64GetDatum(cold.events);
+	values[8] = Int64GetDatum(hot.bytes);
+	values[9] = Int64GetDatum(cold.bytes);
+	values[10] = Int64GetDatum(hot.default_events + cold.default_events);
+	values[11] = TimestampTzGetDatum(oldest);
+	nulls[11] = TIMESTAMP_IS_NOEND(oldest);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_archive_status);
+
+Datum
+rf_archive_status(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	char	   *tenant = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	List	   *stores = rf_store_list(tenant, RF_RIGHT_READ);
+	ListCell   *cell;
+
+	InitMaterializedSRF(fcinfo, 0);
+	foreach(cell, stores)
+		put_status(lfirst(cell), rsinfo);
+	return (Datum) 0;
+}

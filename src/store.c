@@ -1,0 +1,1005 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *	  What is known of a store: its tables, switches, rights and kept plans.
+ *
+ * A store is a schema with the tables that DESCRIPTION in install.c lists.
+ * All that a statement needs to know of it is kept in the backend, found by
+ * schema, and thrown away when the relcache says that one of its tables
+ * changed.  That is also how a switch takes effect: the trigger on
+ * rf_archive_config sends an invalidation of that table, which arrives in
+ * every session when the change commits.
+ *
+ * What was thrown away may still be in use by a statement that runs, so it is
+ * freed at the end of the transaction.  A procedure that commits has to look
+ * its store up again in each transaction.
+ *
+ * Events are append-only: a statement trigger on every table that holds them
+ * refuses all writers but ours.  We are known by an expected write: before a
+ * statement of ours runs, it names the relation it is about to write, and the
+ * trigger takes the name off again, once.  A setting could be set by anybody.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/catcache.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "query.h"
+#include "store.h"
+
+/* columns of rf_stores */
+#define STORES_SCHEMA 1
+#define STORES_TENANT 2
+
+/* columns of rf_archive_config */
+#define CONFIG_BACKEND 2
+#define CONFIG_REDIRECT 3
+#define CONFIG_INCLUDE 4
+#define CONFIG_NOTIFY 5
+
+typedef struct PlanKey
+{
+	const RfStatement *statement;
+	Oid			source;
+	Oid			target;
+} PlanKey;
+
+typedef struct PlanEntry
+{
+	PlanKey		key;
+	RfPlan		plan;
+} PlanEntry;
+
+typedef struct StoreEntry
+{
+	Oid			namespace_id;
+	RfStore    *store;
+} StoreEntry;
+
+const char *const rf_store_table_names[] = {
+	"rf_streams", "events", "events_archive", "events_all",
+	"rf_archive_config", "rf_event_keys", "rf_archive_log", NULL
+};
+
+static HTAB *stores = NULL;
+static HTAB *leaves = NULL;
+static RfStore *retired = NULL;
+static Oid	registry = InvalidOid;
+static Oid	extension_schema = InvalidOid;
+static List *expected_writes = NIL;
+
+/*
+ * Cache upkeep
+ */
+
+static void
+retire_store(RfStore *store)
+{
+	store->valid = false;
+	store->next_retired = retired;
+	retired = store;
+}
+
+static bool
+store_uses(const RfStore *store, Oid relid)
+{
+	return relid == store->events || relid == store->events_hot ||
+		relid == store->events_cold || relid == store->events_archive ||
+		relid == store->events_all || relid == store->streams ||
+		relid == store->config || relid == store->keys ||
+		relid == store->log;
+}
+
+static void
+forget_stores(Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	StoreEntry *entry;
+
+	if (stores == NULL)
+		return;
+	hash_seq_init(&status, stores);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (OidIsValid(relid) && !store_uses(entry->store, relid))
+			continue;
+		retire_store(entry->store);
+		hash_search(stores, &entry->namespace_id, HASH_REMOVE, NULL);
+	}
+}
+
+static void
+forget_leaves(Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	RfLeaf	   *leaf;
+
+	if (leaves == NULL)
+		return;
+	if (OidIsValid(relid))
+	{
+		hash_search(leaves, &relid, HASH_REMOVE, NULL);
+		return;
+	}
+	hash_seq_init(&status, leaves);
+	while ((leaf = hash_seq_search(&status)) != NULL)
+		hash_search(leaves, &leaf->relid, HASH_REMOVE, NULL);
+}
+
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	forget_leaves(relid);
+	if (!OidIsValid(relid) || relid == registry)
+	{
+		registry = extension_schema = InvalidOid;
+		relid = InvalidOid;
+	}
+	forget_stores(relid);
+}
+
+static void
+schema_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	rf_store_forget_all();
+}
+
+void
+rf_store_forget_all(void)
+{
+	registry = extension_schema = InvalidOid;
+	forget_stores(InvalidOid);
+	forget_leaves(InvalidOid);
+}
+
+static void
+free_retired(void)
+{
+	while (retired != NULL)
+	{
+		RfStore    *store = retired;
+		HASH_SEQ_STATUS status;
+		PlanEntry  *entry;
+
+		retired = store->next_retired;
+		hash_seq_init(&status, store->plans);
+		while ((entry = hash_seq_search(&status)) != NULL)
+		{
+			if (entry->plan != NULL)
+				rf_query_forget(entry->plan);
+		}
+		MemoryContextDelete(store->context);
+	}
+}
+
+static void
+transaction_ended(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
+		event == XACT_EVENT_PREPARE)
+	{
+		expected_writes = NIL;	/* it lived in the transaction's memory */
+		free_retired();
+	}
+}
+
+static void
+subtransaction_ended(SubXactEvent event, SubTransactionId id,
+					 SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		rf_store_expect_no_write();
+}
+
+void
+rf_store_init(void)
+{
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, (Datum) 0);
+	RegisterXactCallback(transaction_ended, NULL);
+	RegisterSubXactCallback(subtransaction_ended, NULL);
+}
+
+/*
+ * Columns
+ */
+
+/*
+ * The columns of an event table, quoted and in the table's order.  A user may
+ * have added some; they go wherever the event goes.
+ */
+char *
+rf_store_column_list(Oid relid, bool with_retention_class)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	TupleDesc	tupdesc = RelationGetDescr(rel);
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+
+		if (att->attisdropped || att->attgenerated != '\0')
+			continue;
+		if (!with_retention_class &&
+			strcmp(NameStr(att->attname), "retention_class") == 0)
+			continue;
+		appendStringInfo(&buf, "%s%s", buf.len > 0 ? ", " : "",
+						 quote_identifier(NameStr(att->attname)));
+	}
+	table_close(rel, AccessShareLock);
+	return buf.data;
+}
+
+/* The columns of an event, once as a list and once each. */
+static void
+load_columns(RfStore *store)
+{
+	Relation	rel = table_open(store->events, AccessShareLock);
+	TupleDesc	tupdesc = RelationGetDescr(rel);
+
+	store->columns = rf_store_column_list(store->events, false);
+	store->column_names = palloc(sizeof(char *) * tupdesc->natts);
+	store->column_types = palloc(sizeof(Oid) * tupdesc->natts);
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+
+		if (att->attisdropped || att->attgenerated != '\0' ||
+			strcmp(NameStr(att->attname), "retention_class") == 0)
+			continue;
+		store->column_names[store->ncolumns] = pstrdup(NameStr(att->attname));
+		store->column_types[store->ncolumns++] = att->atttypid;
+	}
+	table_close(rel, AccessShareLock);
+}
+
+/* The ALTER TABLE that makes target able to hold the rows of source. */
+static char *
+find_missing_column(Oid source, Oid target)
+{
+	Relation	rel = table_open(source, AccessShareLock);
+	TupleDesc	tupdesc = RelationGetDescr(rel);
+	char	   *result = NULL;
+
+	for (int i = 0; i < tupdesc->natts && result == NULL; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+		char	   *name = NameStr(att->attname);
+		AttrNumber	attnum;
+
+		if (att->attisdropped || att->attgenerated != '\0')
+			continue;
+		attnum = get_attnum(target, name);
+		if (attnum == InvalidAttrNumber)
+			result = psprintf("ALTER TABLE %s ADD COLUMN %s %s;",
+							  rf_store_relation_name(target),
+							  quote_identifier(name),
+							  format_type_with_typemod(att->atttypid,
+													   att->atttypmod));
+		else if (get_atttype(target, attnum) != att->atttypid)
+			result = psprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s;",
+							  rf_store_relation_name(target),
+							  quote_identifier(name),
+							  format_type_with_typemod(att->atttypid,
+													   att->atttypmod));
+	}
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+void
+rf_store_require_same_columns(const RfStore *store)
+{
+	if (store->missing_column != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("tables \"events\" and \"events_archive\" of schema \"%s\" have different columns",
+						store->schema),
+				 errdetail("An event could not become cold without loss."),
+				 errhint("Run: %s", store->missing_column)));
+}
+
+/*
+ * Loading
+ */
+
+/* How many of the names of a store does the schema bear? */
+int
+rf_store_tables_in(Oid namespace_id)
+{
+	int			count = 0;
+
+	for (int i = 0; rf_store_table_names[i] != NULL; i++)
+	{
+		if (OidIsValid(get_relname_relid(rf_store_table_names[i],
+										 namespace_id)))
+			count++;
+	}
+	return count;
+}
+
+static void
+read_config(RfStore *store)
+{
+	Relation	rel = table_open(store->config, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot,
+										  0, NULL);
+	HeapTuple	tuple = systable_getnext(scan);
+
+	store->backend = RF_DUAL_TABLE;
+	if (HeapTupleIsValid(tuple))
+	{
+		TupleDesc	tupdesc = RelationGetDescr(rel);
+		bool		isnull;
+		char	   *backend;
+
+		backend = TextDatumGetCString(heap_getattr(tuple, CONFIG_BACKEND,
+												   tupdesc, &isnull));
+		if (strcmp(backend, "partitioned") == 0)
+			store->backend = RF_PARTITIONED;
+		store->redirect_enabled =
+			DatumGetBool(heap_getattr(tuple, CONFIG_REDIRECT, tupdesc, &isnull));
+		store->include_archived =
+			DatumGetBool(heap_getattr(tuple, CONFIG_INCLUDE, tupdesc, &isnull));
+		store->notify_enabled =
+			DatumGetBool(heap_getattr(tuple, CONFIG_NOTIFY, tupdesc, &isnull));
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+}
+
+static Oid
+relation_owner(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+static void
+find_tables(RfStore *store)
+{
+	Oid			nsp = store->namespace_id;
+
+	store->events = get_relname_relid("events", nsp);
+	store->events_hot = get_relname_relid("events_hot", nsp);
+	store->events_cold = get_relname_relid("events_cold", nsp);
+	store->events_archive = get_relname_relid("events_archive", nsp);
+	store->events_all = get_relname_relid("events_all", nsp);
+	store->streams = get_relname_relid("rf_streams", nsp);
+	store->streams_pkey = get_relname_relid("rf_streams_pkey", nsp);
+	store->config = get_relname_relid("rf_archive_config", nsp);
+	store->keys = get_relname_relid("rf_event_keys", nsp);
+	store->log = get_relname_relid("rf_archive_log", nsp);
+	store->sequence = get_relname_relid("events_global_seq_seq", nsp);
+}
+
+static bool
+has_all_tables(const RfStore *store)
+{
+	return OidIsValid(store->events) && OidIsValid(store->events_hot) &&
+		OidIsValid(store->events_cold) && OidIsValid(store->events_archive) &&
+		OidIsValid(store->events_all) && OidIsValid(store->streams) &&
+		OidIsValid(store->streams_pkey) && OidIsValid(store->config) &&
+		OidIsValid(store->keys) && OidIsValid(store->log) &&
+		OidIsValid(store->sequence);
+}
+
+static void
+load_store(RfStore *store)
+{
+	HASHCTL		ctl = {0};
+
+	store->schema = get_namespace_name(store->namespace_id);
+	store->owner = relation_owner(store->events);
+	read_config(store);
+	load_columns(store);
+	store->missing_column = find_missing_column(store->events,
+												store->events_archive);
+	ctl.keysize = sizeof(PlanKey);
+	ctl.entrysize = sizeof(PlanEntry);
+	ctl.hcxt = store->context;
+	store->plans = hash_create("Rillflow plans", 32, &ctl,
+							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	store->valid = true;
+}
+
+static StoreEntry *
+lookup_store(Oid namespace_id, HASHACTION action)
+{
+	if (stores == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = sizeof(Oid);
+		ctl.entrysize = sizeof(StoreEntry);
+		stores = hash_create("Rillflow stores", 16, &ctl,
+							 HASH_ELEM | HASH_BLOBS);
+	}
+	return hash_search(stores, &namespace_id, action, NULL);
+}
+
+/*
+ * The store in a schema.  What is built here enters the cache only when it
+ * is whole: reading the catalogs can bring in an invalidation, or fail.
+ */
+RfStore *
+rf_store_in(Oid namespace_id, bool missing_ok)
+{
+	StoreEntry *entry = lookup_store(namespace_id, HASH_FIND);
+	MemoryContext context;
+	MemoryContext old;
+	RfStore    *store;
+
+	if (entry != NULL)
+		return entry->store;
+
+	context = AllocSetContextCreate(CurrentMemoryContext, "Rillflow store",
+									ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(context);
+	store = palloc0(sizeof(RfStore));
+	store->context = context;
+	store->namespace_id = namespace_id;
+	find_tables(store);
+	if (has_all_tables(store))
+		load_store(store);
+	MemoryContextSwitchTo(old);
+
+	if (!store->valid)
+	{
+		MemoryContextDelete(context);
+		if (missing_ok)
+			return NULL;
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no complete store in schema \"%s\"",
+						get_namespace_name(namespace_id)),
+				 errhint("Create the store with rf_install().")));
+	}
+	MemoryContextSetParent(context, CacheMemoryContext);
+	lookup_store(namespace_id, HASH_ENTER)->store = store;
+	return store;
+}
+
+/*
+ * The registry
+ */
+
+static Oid
+find_extension_schema(void)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	Oid			result = InvalidOid;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
+				F_NAMEEQ, CStringGetDatum("rillflow"));
+	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		result = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (!OidIsValid(result))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"%s\" does not exist", "rillflow")));
+	return result;
+}
+
+Oid
+rf_store_extension_schema(void)
+{
+	if (!OidIsValid(extension_schema))
+	{
+		Oid			schema = find_extension_schema();
+
+		registry = get_relname_relid("rf_stores", schema);
+		extension_schema = schema;
+	}
+	return extension_schema;
+}
+
+typedef struct Registered
+{
+	char	   *schema;
+	char	   *tenant;
+} Registered;
+
+static Registered *
+make_registered(char *schema, char *tenant)
+{
+	Registered *result = palloc(sizeof(Registered));
+
+	result->schema = schema;
+	result->tenant = tenant;
+	return result;
+}
+
+/*
+ * Rows of the registry for a tenant: NULL is the default store, which is the
+ * one in the extension's own schema, '*' is all of them, sorted by name.
+ */
+static List *
+registered_stores(const char *tenant)
+{
+	Oid			own_schema = rf_store_extension_schema();
+	char	   *own_name = get_namespace_name(own_schema);
+	Relation	rel = table_open(registry, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot,
+										  0, NULL);
+	List	   *result = NIL;
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		char	   *schema = pstrdup(NameStr(*DatumGetName(
+			heap_getattr(tuple, STORES_SCHEMA, RelationGetDescr(rel), &isnull))));
+		Datum		name = heap_getattr(tuple, STORES_TENANT,
+										RelationGetDescr(rel), &isnull);
+
+		if (tenant == NULL ? strcmp(schema, own_name) == 0 :
+			(strcmp(tenant, "*") == 0 ||
+			 (!isnull && strcmp(TextDatumGetCString(name), tenant) == 0)))
+			result = lappend(result, make_registered(schema, isnull ? NULL :
+													TextDatumGetCString(name)));
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+static int
+compare_schemas(const ListCell *a, const ListCell *b)
+{
+	return strcmp(((Registered *) lfirst(a))->schema,
+				  ((Registered *) lfirst(b))->schema);
+}
+
+static void
+no_store(const char *tenant)
+{
+	if (tenant == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no store in schema \"%s\"",
+						get_namespace_name(rf_store_extension_schema())),
+				 errhint("Create it, or take it up again, with rf_install().")));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("tenant \"%s\" does not exist", tenant)));
+}
+
+static void
+require_right(const RfStore *store, RfRight right)
+{
+	Oid			user = GetUserId();
+	AclResult	result = ACLCHECK_OK;
+	Oid			relid = store->events;
+
+	switch (right)
+	{
+		case RF_RIGHT_APPEND:
+			result = pg_class_aclcheck(relid, user, ACL_INSERT);
+			if (result != ACLCHECK_OK)
+				result = pg_attribute_aclcheck_all(relid, user, ACL_INSERT,
+												   ACLMASK_ANY);
+			break;
+		case RF_RIGHT_READ:
+			relid = store->events_all;
+			result = pg_class_aclcheck(relid, user, ACL_SELECT);
+			break;
+		case RF_RIGHT_ARCHIVE:
+			relid = store->streams;
+			result = pg_class_aclcheck(relid, user, ACL_UPDATE);
+			break;
+		case RF_RIGHT_OWN:
+			if (!rf_compat_owns_relation(relid, user))
+				result = ACLCHECK_NOT_OWNER;
+			break;
+	}
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result,
+					   relid == store->events_all ? OBJECT_VIEW : OBJECT_TABLE,
+					   get_rel_name(relid));
+}
+
+/* The stores that a tenant argument names, the right to each checked. */
+List *
+rf_store_list(const char *tenant, RfRight right)
+{
+	List	   *rows = registered_stores(tenant);
+	bool		all = tenant != NULL && strcmp(tenant, "*") == 0;
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	if (rows == NIL && !all)
+		no_store(tenant);
+	list_sort(rows, compare_schemas);
+	foreach(cell, rows)
+	{
+		Registered *row = lfirst(cell);
+		Oid			nsp = get_namespace_oid(row->schema, all);
+		RfStore    *store = OidIsValid(nsp) ? rf_store_in(nsp, all) : NULL;
+
+		if (store == NULL)
+		{
+			ereport(WARNING,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("skipping schema \"%s\", which holds no complete store",
+							row->schema)));
+			continue;
+		}
+		if (store->tenant == NULL && row->tenant != NULL)
+			store->tenant = MemoryContextStrdup(store->context, row->tenant);
+		require_right(store, right);
+		result = lappend(result, store);
+	}
+	return result;
+}
+
+/* The store that a tenant argument names, and the caller has the right to. */
+RfStore *
+rf_store_get(const char *tenant, RfRight right)
+{
+	if (tenant != NULL && strcmp(tenant, "*") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("tenant \"*\" is not one store"),
+				 errhint("Name one tenant.")));
+	return linitial(rf_store_list(tenant, right));
+}
+
+/* The store whose events a trigger was fired for. */
+RfStore *
+rf_store_of_events(Oid events)
+{
+	RfStore    *store = rf_store_in(get_rel_namespace(events), false);
+
+	if (store->events != events)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("\"%s\" is not the events table of a store",
+						get_rel_name(events))));
+	return store;
+}
+
+/*
+ * Statements
+ */
+
+char *
+rf_store_relation_name(Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+
+	if (name == NULL)
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	return quote_qualified_identifier(
+									  get_namespace_name(get_rel_namespace(relid)), name);
+}
+
+/* $1, $2, … */
+static char *
+parameter_list(int count)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 1; i <= count; i++)
+		appendStringInfo(&buf, "%s$%d", i > 1 ? ", " : "", i);
+	return buf.data;
+}
+
+/* What a word in braces stands for. */
+static char *
+expand_word(const RfStore *store, const char *word, int len,
+			Oid source, Oid target)
+{
+	const struct
+	{
+		const char *word;
+		Oid			relid;
+	}			relations[] = {
+		{"events", store->events},
+		{"hot", store->events_hot},
+		{"cold", rf_store_tier_parent(store, RF_COLD)},
+		{"archive", store->events_archive},
+		{"all", store->events_all},
+		{"streams", store->streams},
+		{"config", store->config},
+		{"keys", store->keys},
+		{"log", store->log},
+		{"source", source},
+		{"target", target},
+	};
+
+	for (int i = 0; i < lengthof(relations); i++)
+	{
+		if (strlen(relations[i].word) == len &&
+			strncmp(relations[i].word, word, len) == 0)
+			return rf_store_relation_name(relations[i].relid);
+	}
+	if (len == strlen("columns") && strncmp(word, "columns", len) == 0)
+		return store->columns;
+	if (len == strlen("params") && strncmp(word, "params", len) == 0)
+		return parameter_list(store->ncolumns);
+	elog(ERROR, "unknown word \"%.*s\" in a statement", len, word);
+	return NULL;
+}
+
+static char *
+expand_statement(const RfStore *store, const char *sql, Oid source, Oid target)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	while (*sql != '\0')
+	{
+		const char *close = *sql == '{' ? strchr(sql, '}') : NULL;
+
+		/* '{}' is an empty JSON object */
+		if (close == NULL || close == sql + 1)
+		{
+			appendStringInfoChar(&buf, *sql++);
+			continue;
+		}
+		appendStringInfoString(&buf, expand_word(store, sql + 1,
+												 close - sql - 1,
+												 source, target));
+		sql = close + 1;
+	}
+	return buf.data;
+}
+
+/* The plan of a statement, kept for as long as the store stays as it is. */
+RfPlan
+rf_store_plan_for(RfStore *store, const RfStatement *statement,
+				  Oid source, Oid target)
+{
+	PlanKey		key = {0};
+	PlanEntry  *entry;
+	char	   *sql;
+	RfPlan		plan;
+
+	key.statement = statement;
+	key.source = source;
+	key.target = target;
+	entry = hash_search(store->plans, &key, HASH_FIND, NULL);
+	if (entry != NULL)
+		return entry->plan;
+
+	sql = expand_statement(store, statement->sql, source, target);
+	if (statement->nargs == RF_COLUMN_ARGS)
+		plan = rf_query_prepare(sql, store->ncolumns, store->column_types);
+	else
+		plan = rf_query_prepare(sql, statement->nargs, statement->types);
+	pfree(sql);
+	entry = hash_search(store->plans, &key, HASH_ENTER, NULL);
+	entry->plan = plan;
+	return plan;
+}
+
+RfPlan
+rf_store_plan(RfStore *store, const RfStatement *statement)
+{
+	return rf_store_plan_for(store, statement, InvalidOid, InvalidOid);
+}
+
+/*
+ * Tiers and leaves
+ */
+
+/* The table whose partitions are the months of a tier. */
+Oid
+rf_store_tier_parent(const RfStore *store, RfTier tier)
+{
+	if (tier == RF_HOT)
+		return store->events_hot;
+	return store->backend == RF_PARTITIONED ? store->events_cold :
+		store->events_archive;
+}
+
+/* The leaf's unique index on (stream_id, stream_seq). */
+static Oid
+find_stream_index(Relation rel, AttrNumber stream_id, AttrNumber stream_seq)
+{
+	List	   *indexes = RelationGetIndexList(rel);
+	ListCell   *cell;
+	Oid			result = InvalidOid;
+
+	foreach(cell, indexes)
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID,
+											ObjectIdGetDatum(lfirst_oid(cell)));
+		Form_pg_index index;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		if (index->indisunique && index->indisvalid && index->indimmediate &&
+			index->indnkeyatts == 2 &&
+			index->indkey.values[0] == stream_id &&
+			index->indkey.values[1] == stream_seq &&
+			heap_attisnull(tuple, Anum_pg_index_indpred, NULL))
+			result = lfirst_oid(cell);
+		ReleaseSysCache(tuple);
+		if (OidIsValid(result))
+			break;
+	}
+	list_free(indexes);
+	if (!OidIsValid(result))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has no unique index on (stream_id, stream_seq)",
+						RelationGetRelationName(rel)),
+				 errhint("Create a unique index on those two columns of it.")));
+	return result;
+}
+
+static AttrNumber
+must_find_column(Oid relid, const char *name)
+{
+	AttrNumber	attnum = get_attnum(relid, name);
+
+	if (attnum == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has no column \"%s\"",
+						get_rel_name(relid), name)));
+	return attnum;
+}
+
+const RfLeaf *
+rf_store_leaf(Oid relid)
+{
+	RfLeaf		leaf = {0};
+	RfLeaf	   *entry;
+	Relation	rel;
+
+	if (leaves == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = sizeof(Oid);
+		ctl.entrysize = sizeof(RfLeaf);
+		leaves = hash_create("Rillflow leaves", 64, &ctl,
+							 HASH_ELEM | HASH_BLOBS);
+	}
+	entry = hash_search(leaves, &relid, HASH_FIND, NULL);
+	if (entry != NULL)
+		return entry;
+
+	rel = table_open(relid, AccessShareLock);
+	leaf.relid = relid;
+	leaf.root = rel->rd_rel->relispartition ?
+		llast_oid(get_partition_ancestors(relid)) : relid;
+	leaf.global_seq = must_find_column(relid, "global_seq");
+	leaf.stream_id = must_find_column(relid, "stream_id");
+	leaf.stream_seq = must_find_column(relid, "stream_seq");
+	leaf.headers = must_find_column(relid, "headers");
+	leaf.created_at = must_find_column(relid, "created_at");
+	leaf.bucket_month = must_find_column(relid, "bucket_month");
+	leaf.retention_class = must_find_column(relid, "retention_class");
+	leaf.stream_index = find_stream_index(rel, leaf.stream_id,
+										  leaf.stream_seq);
+	table_close(rel, AccessShareLock);
+	entry = hash_search(leaves, &relid, HASH_ENTER, NULL);
+	*entry = leaf;
+	return entry;
+}
+
+/*
+ * Our own writers
+ */
+
+/* The next statement that writes relid is ours. */
+void
+rf_store_expect_write(Oid relid)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+	expected_writes = lappend_oid(expected_writes, relid);
+	MemoryContextSwitchTo(old);
+}
+
+/* Is the statement that a trigger was fired for one of ours? */
+bool
+rf_store_take_expected_write(Oid relid)
+{
+	if (!list_member_oid(expected_writes, relid))
+		return false;
+	expected_writes = list_delete_oid(expected_writes, relid);
+	return true;
+}
+
+/* Our statements are done; whatever triggers did not take goes. */
+void
+rf_store_expect_no_write(void)
+{
+	list_free(expected_writes);
+	expected_writes = NIL;
+}
+
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_events_append_only);
+PG_FUNCTION_INFO_V1(rf_config_changed);
+
+/* Refuse a statement that writes history, unless it is one of ours. */
+Datum
+rf_events_append_only(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_BEFORE(trigdata->tg_event) ||
+		!TRIGGER_FIRED_FOR_STATEMENT(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired before a statement",
+						"rf_events_append_only()")));
+	if (!rf_store_take_expected_write(RelationGetRelid(trigdata->tg_relation)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" is append-only",
+						RelationGetRelationName(trigdata->tg_relation)),
+				 TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) ?
+				 errhint("Insert into \"events\", or call rf_append().") :
+				 errhint("Events are archived with rf_archive_move(), never changed.")));
+	return PointerGetDatum(NULL);
+}
+
+/* Make every session read rf_archive_config again once this commits. */
+Datum
+rf_config_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be called as a trigger",
+						"rf_config_changed()")));
+	CacheInvalidateRelcache(trigdata->tg_relation);
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,419 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  Moves as a whole: the loop over leaves and batches, and its commits.
+ *
+ * rf_archive_move() runs the loop in the caller's transaction,
+ * rf_archive_run() commits after each batch.  Whatever has to be kept over a
+ * commit lives in a memory context of the loop; the store is looked up again
+ * in each transaction.
+ *
+ * A cold month that lacks is made before the first batch that needs it, in a
+ * transaction of its own where we commit.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "tcop/tcopprot.h"
+#include "utils/array.h"
+#include "utils/backend_status.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "move.h"
+#include "partition.h"
+#include "policy.h"
+#include "query.h"
+#include "store.h"
+
+/* How often a long move says how far it is. */
+#define PROGRESS_INTERVAL_MS 1000
+
+typedef struct MoveLoop
+{
+	MemoryContext context;		/* lives as long as the loop */
+	Oid			namespace_id;
+	RfStore    *store;			/* of this transaction */
+	const RfMoveSpec *spec;
+	bool		commits;		/* are we the owner of the transaction? */
+	TimestampTz started_at;
+	TimestampTz deadline;		/* stop there; DT_NOEND: never */
+	TimestampTz reported_at;
+	bool		out_of_time;
+	int64		expected;		/* about how many events there are to move */
+	int64		events;
+	int32		batches;
+	HTAB	   *streams;		/* touched */
+	HTAB	   *unclosed;		/* may be empty, but were held by others */
+} MoveLoop;
+
+static HTAB *
+make_uuid_set(MoveLoop *loop, const char *name)
+{
+	HASHCTL		ctl = {0};
+
+	ctl.keysize = UUID_LEN;
+	ctl.entrysize = UUID_LEN;
+	ctl.hcxt = loop->context;
+	return hash_create(name, 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static void
+add_uuids(HTAB *set, ArrayType *array)
+{
+	Datum	   *ids;
+	int			count;
+
+	if (array == NULL)
+		return;
+	deconstruct_array(array, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids,
+					  NULL, &count);
+	for (int i = 0; i < count; i++)
+		hash_search(set, DatumGetUUIDP(ids[i]), HASH_ENTER, NULL);
+	pfree(ids);
+	pfree(array);
+}
+
+static ArrayType *
+uuids_of(HTAB *set)
+{
+	long		count = hash_get_num_entries(set);
+	Datum	   *ids = palloc(sizeof(Datum) * Max(count, 1));
+	HASH_SEQ_STATUS status;
+	pg_uuid_t  *id;
+	int			n = 0;
+
+	hash_seq_init(&status, set);
+	while ((id = hash_seq_search(&status)) != NULL)
+		ids[n++] = UUIDPGetDatum(id);
+	return construct_array(ids, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
+}
+
+/*
+ * Transactions of the loop
+ */
+
+static void
+begin_step(MoveLoop *loop)
+{
+	if (loop->commits)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	loop->store = rf_store_in(loop->namespace_id, false);
+}
+
+static void
+end_step(MoveLoop *loop)
+{
+	if (!loop->commits)
+		return;
+	PopActiveSnapshot();
+	rf_query_commit();
+	MemoryContextSwitchTo(loop->context);
+}
+
+/*
+ * Progress
+ */
+
+static void
+report_progress(MoveLoop *loop)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	double		seconds = (now - loop->started_at) / 1000000.0;
+	double		rate = seconds > 0 ? loop->events / seconds : 0;
+	int64		left = Max(loop->expected - loop->events, 0);
+	char	   *message;
+
+	if (!TimestampDifferenceExceeds(loop->reported_at, now,
+									PROGRESS_INTERVAL_MS))
+		return;
+	loop->reported_at = now;
+	message = psprintf("moved " INT64_FORMAT " of about " INT64_FORMAT " events, %.0f a second, about %.0f s left",
+					loop->events, loop->events + left, rate,
+					rate > 0 ? left / rate : 0.0);
+	ereport(NOTICE, (errmsg_internal("%s", message)));
+	pgstat_report_activity(STATE_RUNNING, psprintf("rf_archive: %s", message));
+	pfree(message);
+}
+
+static bool
+time_is_up(MoveLoop *loop)
+{
+	if (!loop->out_of_time && GetCurrentTimestamp() >= loop->deadline)
+		loop->out_of_time = true;
+	return loop->out_of_time;
+}
+
+/*
+ * The loop
+ */
+
+/* Make the cold months that the events of a leaf go to; none: no events. */
+static bool
+prepare_months(MoveLoop *loop, const RfPartition *source)
+{
+	List	   *months;
+	ListCell   *cell;
+
+	begin_step(loop);
+	months = rf_policy_months(loop->store, loop->spec, source);
+	end_step(loop);
+	foreach(cell, months)
+	{
+		DateADT		month = lfirst_int(cell);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!rf_partition_month_has_name(month))
+			continue;
+		begin_step(loop);
+		(void) rf_partition_create(loop->store, RF_COLD, month, NULL);
+		end_step(loop);
+	}
+	return months != NIL;
+}
+
+static void
+start_cursor(MoveLoop *loop, const RfPartition *source, RfMoveCursor *cursor)
+{
+	Oid			parent;
+	bool		one_month = !source->is_default &&
+		rf_partition_next_month(source->lower) == source->upper;
+
+	memset(cursor, 0, sizeof(*cursor));
+	begin_step(loop);
+	parent = rf_store_tier_parent(loop->store, RF_COLD);
+	cursor->source = source->relid;
+	cursor->month = one_month ? source->lower : DATEVAL_NOEND;
+	cursor->upper = source->upper;
+	cursor->target = one_month ?
+		rf_partition_of_month(parent, source->lower) : InvalidOid;
+	if (!OidIsValid(cursor->target))
+		cursor->target = parent;
+	end_step(loop);
+}
+
+static void
+run_batches(MoveLoop *loop, RfMoveCursor *cursor)
+{
+	cursor->after = 0;
+	cursor->exhausted = false;
+	while (!cursor->exhausted && !time_is_up(loop))
+	{
+		RfMoveResult result;
+
+		CHECK_FOR_INTERRUPTS();
+		begin_step(loop);
+		rf_move_batch(loop->store, loop->spec, cursor, &result);
+		if (result.events > 0)
+		{
+			loop->events += result.events;
+			loop->batches++;
+			add_uuids(loop->streams, result.streams);
+			add_uuids(loop->unclosed, result.unclosed);
+		}
+		end_step(loop);
+		report_progress(loop);
+	}
+}
+
+/* Move what is due out of one leaf; streams that are held come last. */
+static void
+move_leaf(MoveLoop *loop, const RfPartition *source)
+{
+	RfMoveCursor cursor;
+
+	if (!prepare_months(loop, source))
+		return;
+	start_cursor(loop, source, &cursor);
+	run_batches(loop, &cursor);
+	if (cursor.skipped)
+	{
+		cursor.wait = true;
+		run_batches(loop, &cursor);
+	}
+}
+
+static void
+close_rest(MoveLoop *loop)
+{
+	if (hash_get_num_entries(loop->unclosed) == 0)
+		return;
+	begin_step(loop);
+	rf_move_close(loop->store, uuids_of(loop->unclosed), loop->spec->before);
+	end_step(loop);
+}
+
+static void
+run_loop(MoveLoop *loop)
+{
+	List	   *sources;
+	ListCell   *cell;
+
+	loop->started_at = loop->reported_at = GetCurrentTimestamp();
+	loop->streams = make_uuid_set(loop, "Rillflow streams moved");
+	loop->unclosed = make_uuid_set(loop, "Rillflow streams unclosed");
+	begin_step(loop);
+	sources = rf_policy_sources(loop->store, loop->spec);
+	loop->expected = rf_policy_estimate(loop->store, loop->spec);
+	end_step(loop);
+	foreach(cell, sources)
+	{
+		if (time_is_up(loop))
+			break;
+		move_leaf(loop, lfirst(cell));
+	}
+	close_rest(loop);
+	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+}
+
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_archive_move);
+PG_FUNCTION_INFO_V1(rf_archive_run);
+
+/* before, batch_size, stream_id, only_archived: the first four arguments */
+static void
+read_spec(FunctionCallInfo fcinfo, RfMoveSpec *spec)
+{
+	memset(spec, 0, sizeof(*spec));
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"before\" must not be null"),
+				 errhint("'infinity' takes everything.")));
+	spec->before = PG_GETARG_TIMESTAMPTZ(0);
+	spec->batch_size = PG_ARGISNULL(1) ? rf_guc_batch_size : PG_GETARG_INT32(1);
+	if (spec->batch_size < 1 || spec->batch_size > RF_MAX_BATCH)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"batch_size\" must be from 1 to %d", RF_MAX_BATCH)));
+	spec->has_stream = !PG_ARGISNULL(2);
+	if (spec->has_stream)
+		spec->stream_id = *PG_GETARG_UUID_P(2);
+	spec->only_archived = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+}
+
+static void
+init_loop(MoveLoop *loop, const RfMoveSpec *spec, RfStore *store, bool commits)
+{
+	memset(loop, 0, sizeof(*loop));
+	loop->context = CurrentMemoryContext;
+	loop->namespace_id = store->namespace_id;
+	loop->spec = spec;
+	loop->commits = commits;
+	loop->deadline = DT_NOEND;
+}
+
+Datum
+rf_archive_move(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		dry_run = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+	char	   *tenant = PG_ARGISNULL(5) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(5));
+	RfMoveSpec	spec;
+	MoveLoop	loop;
+	int64		touched;
+	Datum		values[4];
+	bool		nulls[4] = {0};
+
+	read_spec(fcinfo, &spec);
+	if (!dry_run)
+		PreventCommandIfReadOnly("rf_archive_move()");
+	init_loop(&loop, &spec, rf_store_get(tenant, RF_RIGHT_ARCHIVE), false);
+	if (dry_run)
+		rf_policy_count(rf_store_in(loop.namespace_id, false), &spec,
+						&loop.events, &touched, &loop.batches);
+	else
+	{
+		run_loop(&loop);
+		touched = hash_get_num_entries(loop.streams);
+	}
+	values[0] = Int64GetDatum(loop.events);
+	values[1] = Int64GetDatum(touched);
+	values[2] = Int32GetDatum(loop.batches);
+	values[3] = Int32GetDatum(0);	/* rows move; no month flips */
+	InitMaterializedSRF(fcinfo, 0);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	return (Datum) 0;
+}
+
+static void
+require_no_transaction_block(FunctionCallInfo fcinfo)
+{
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("rf_archive_run() cannot run inside a transaction block"),
+				 errhint("It commits after each batch; rf_archive_move() does not.")));
+}
+
+static TimestampTz
+deadline_after(Interval *runtime)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz deadline = DatumGetTimestampTz(
+											   DirectFunctionCall2(timestamptz_pl_interval,
+																   TimestampTzGetDatum(now),
+																   IntervalPGetDatum(runtime)));
+
+	if (deadline <= now)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"max_runtime\" must be positive")));
+	return deadline;
+}
+
+Datum
+rf_archive_run(PG_FUNCTION_ARGS)
+{
+	char	   *tenant;
+	TimestampTz deadline = DT_NOEND;
+	RfMoveSpec	spec;
+	List	   *stores;
+	List	   *schemas = NIL;
+	ListCell   *cell;
+
+	require_no_transaction_block(fcinfo);
+	read_spec(fcinfo, &spec);
+	PreventCommandIfReadOnly("rf_archive_run()");
+	if (!PG_ARGISNULL(4))
+		deadline = deadline_after(PG_GETARG_INTERVAL_P(4));
+
+	/* from here on memory has to outlive the transactions */
+	rf_query_connect_nonatomic();
+	tenant = PG_ARGISNULL(5) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(5));
+	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
+	foreach(cell, stores)
+		schemas = lappend_oid(schemas, ((RfStore *) lfirst(cell))->namespace_id);
+	foreach(cell, schemas)
+	{
+		MoveLoop	loop;
+
+		init_loop(&loop, &spec, rf_store_in(lfirst_oid(cell), false), true);
+		loop.deadline = deadline;
+		run_loop(&loop);
+		ereport(NOTICE,
+				(errmsg("moved " INT64_FORMAT " events of %ld streams in %d batches%s",
+						loop.events, hash_get_num_entries(loop.streams),
+						loop.batches,
+						loop.out_of_time ? ", and stopped at max_runtime" : "")));
+	}
+	rf_query_disconnect();
+	PG_RETURN_VOID();
+}
