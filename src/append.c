@@ -466,9 +466,10 @@ parse_events(RfStore *store, Jsonb *array, Request *request)
 					 errhint("An event has type, body, headers, causation_id, correlation_id, version, user_id, created_at and is_tombstone.")));
 		rf_query_copy_row(i, event->values, event->nulls, EVENT_COLUMNS,
 						  context);
-		complete_event(event, request->stream_id, i + 1);
 	}
 	rf_query_end(&scope);
+	for (int i = 0; i < request->count; i++)
+		complete_event(&request->events[i], request->stream_id, i + 1);
 }
 
 /*

@@ -289,8 +289,8 @@ require_trigger(FunctionCallInfo fcinfo, bool before, bool row)
 
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) ||
-		before != TRIGGER_FIRED_BEFORE(trigdata->tg_event) ||
-		row != TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+		before != !!TRIGGER_FIRED_BEFORE(trigdata->tg_event) ||
+		row != !!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("function is a trigger of the events table of a store"),
