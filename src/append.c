@@ -58,83 +58,85 @@
 
 typedef struct Event
 {
-	Datum		values[EVENT_COLUMNS];
-	bool		nulls[EVENT_COLUMNS];
-	RfKey		key;			/* key.key is NULL when it has none */
-	bool		repeated;		/* its key was used: nothing to append */
+	Datum values[EVENT_COLUMNS];
+	bool  nulls[EVENT_COLUMNS];
+	RfKey key;		/* key.key is NULL when it has none */
+	bool  repeated; /* its key was used: nothing to append */
 } Event;
 
 /* What an append was asked to do. */
 typedef struct Request
 {
-	pg_uuid_t  *stream_id;
-	Event	   *events;
-	int			count;
-	int32		expected_seq;	/* -1: any */
-	bool		allow_archived;
+	pg_uuid_t *stream_id;
+	Event	  *events;
+	int		   count;
+	int32	   expected_seq; /* -1: any */
+	bool	   allow_archived;
 } Request;
 
-#define EVENT_NAMES \
-	"stream_id, stream_seq, event_type, body, headers, causation_id," \
+#define EVENT_NAMES                                                      \
+	"stream_id, stream_seq, event_type, body, headers, causation_id,"    \
 	" correlation_id, event_version, user_id, is_tombstone, created_at," \
 	" bucket_month"
-#define EVENT_TYPES \
+#define EVENT_TYPES                                                           \
 	UUIDOID, INT4OID, TEXTOID, JSONBOID, JSONBOID, UUIDOID, UUIDOID, INT4OID, \
-	TEXTOID, BOOLOID, TIMESTAMPTZOID, DATEOID
+		TEXTOID, BOOLOID, TIMESTAMPTZOID, DATEOID
 #define PARAMS_12 "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12"
 #define PARAMS_13 PARAMS_12 ", $13"
 
-static const RfStatement insert_hot = {
-	"INSERT INTO {events} (global_seq, " EVENT_NAMES ") VALUES (" PARAMS_13 ")",
-	13, {INT8OID, EVENT_TYPES}
-};
+static const RfStatement insert_hot =
+	{"INSERT INTO {events} (global_seq, " EVENT_NAMES ") VALUES (" PARAMS_13
+	 ")",
+	 13,
+	 {INT8OID, EVENT_TYPES}};
 
 /* for who may not name global_seq: the column's default draws it */
-static const RfStatement insert_hot_by_default = {
-	"INSERT INTO {events} (" EVENT_NAMES ") VALUES (" PARAMS_12 ")",
-	12, {EVENT_TYPES}
-};
+static const RfStatement insert_hot_by_default =
+	{"INSERT INTO {events} (" EVENT_NAMES ") VALUES (" PARAMS_12 ")",
+	 12,
+	 {EVENT_TYPES}};
 
-static const RfStatement insert_branch = {
-	"INSERT INTO {events} (global_seq, " EVENT_NAMES ", retention_class)"
-	" VALUES (" PARAMS_13 ", 'cold')",
-	13, {INT8OID, EVENT_TYPES}
-};
+static const RfStatement insert_branch =
+	{"INSERT INTO {events} (global_seq, " EVENT_NAMES ", retention_class)"
+	 " VALUES (" PARAMS_13 ", 'cold')",
+	 13,
+	 {INT8OID, EVENT_TYPES}};
 
-static const RfStatement insert_branch_by_default = {
-	"INSERT INTO {events} (" EVENT_NAMES ", retention_class)"
-	" VALUES (" PARAMS_12 ", 'cold')",
-	12, {EVENT_TYPES}
-};
+static const RfStatement insert_branch_by_default =
+	{"INSERT INTO {events} (" EVENT_NAMES ", retention_class)"
+	 " VALUES (" PARAMS_12 ", 'cold')",
+	 12,
+	 {EVENT_TYPES}};
 
-static const RfStatement insert_archive = {
-	"INSERT INTO {archive} (global_seq, " EVENT_NAMES ","
-	" retention_class, migrated_at, migrated_by)"
-	" VALUES (" PARAMS_13 ", 'cold', now(), 'archive_redirect')",
-	13, {INT8OID, EVENT_TYPES}
-};
+static const RfStatement insert_archive =
+	{"INSERT INTO {archive} (global_seq, " EVENT_NAMES ","
+	 " retention_class, migrated_at, migrated_by)"
+	 " VALUES (" PARAMS_13 ", 'cold', now(), 'archive_redirect')",
+	 13,
+	 {INT8OID, EVENT_TYPES}};
 
 /* what is no object, or has keys we do not know, is reported in C */
-static const RfStatement parse_batch = {
-	"SELECT 0::bigint, NULL::uuid, 0, e ->> 'type', e -> 'body',"
-	" coalesce(nullif(e -> 'headers', 'null'), '{}'),"
-	" (e ->> 'causation_id')::uuid, (e ->> 'correlation_id')::uuid,"
-	" coalesce((e ->> 'version')::integer, 1), e ->> 'user_id',"
-	" coalesce((e ->> 'is_tombstone')::boolean, false),"
-	" coalesce((e ->> 'created_at')::timestamptz, now()), NULL::date,"
-	" CASE WHEN jsonb_typeof(e) = 'object' THEN"
-	" (SELECT min(k) FROM jsonb_object_keys(e) AS k WHERE k <> ALL ($2))"
-	" ELSE '' END"
-	" FROM jsonb_array_elements($1) WITH ORDINALITY AS a(e, n) ORDER BY n",
-	2, {JSONBOID, TEXTARRAYOID}
-};
+static const RfStatement parse_batch =
+	{"SELECT 0::bigint, NULL::uuid, 0, e ->> 'type', e -> 'body',"
+	 " coalesce(nullif(e -> 'headers', 'null'), '{}'),"
+	 " (e ->> 'causation_id')::uuid, (e ->> 'correlation_id')::uuid,"
+	 " coalesce((e ->> 'version')::integer, 1), e ->> 'user_id',"
+	 " coalesce((e ->> 'is_tombstone')::boolean, false),"
+	 " coalesce((e ->> 'created_at')::timestamptz, now()), NULL::date,"
+	 " CASE WHEN jsonb_typeof(e) = 'object' THEN"
+	 " (SELECT min(k) FROM jsonb_object_keys(e) AS k WHERE k <> ALL ($2))"
+	 " ELSE '' END"
+	 " FROM jsonb_array_elements($1) WITH ORDINALITY AS a(e, n) ORDER BY n",
+	 2,
+	 {JSONBOID, TEXTARRAYOID}};
 
 #define BATCH_UNKNOWN_KEY 14
 
-static const char *const batch_keys[] = {
-	"type", "body", "headers", "causation_id", "correlation_id", "version",
-	"user_id", "created_at", "is_tombstone"
-};
+static const char *const batch_keys[] = {"type",		   "body",
+										 "headers",		   "causation_id",
+										 "correlation_id", "version",
+										 "user_id",		   "created_at",
+										 "is_tombstone"};
 
 /*
  * Checking what we are given
@@ -143,10 +145,9 @@ static const char *const batch_keys[] = {
 static void
 refuse_event(int number, const char *what)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 number > 0 ? errmsg("event %d %s", number, what) :
-			 errmsg("the event %s", what)));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					number > 0 ? errmsg("event %d %s", number, what) :
+								 errmsg("the event %s", what)));
 }
 
 /* Check an event and fill in what follows from the rest. */
@@ -165,13 +166,12 @@ complete_event(Event *event, const pg_uuid_t *stream_id, int number)
 	if (!JB_ROOT_IS_OBJECT(headers))
 		refuse_event(number, "has headers that are no object");
 	if (TIMESTAMP_NOT_FINITE(created_at))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("created_at of an event must be finite")));
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("created_at of an event must be finite")));
 	event->values[COL_STREAM_ID] = UUIDPGetDatum(stream_id);
 	event->nulls[COL_STREAM_ID] = false;
-	event->values[COL_BUCKET_MONTH] =
-		DateADTGetDatum(rf_partition_month_of(created_at));
+	event->values[COL_BUCKET_MONTH] = DateADTGetDatum(
+		rf_partition_month_of(created_at));
 	event->nulls[COL_BUCKET_MONTH] = false;
 	event->key.key = rf_key_of_headers(event->values[COL_HEADERS]);
 	event->key.stream_id = *stream_id;
@@ -181,8 +181,8 @@ complete_event(Event *event, const pg_uuid_t *stream_id, int number)
 static void
 check_keys_differ(const Request *request)
 {
-	HASHCTL		ctl = {0};
-	HTAB	   *seen;
+	HASHCTL ctl = {0};
+	HTAB   *seen;
 
 	if (request->count == 1)
 		return;
@@ -193,15 +193,15 @@ check_keys_differ(const Request *request)
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	for (int i = 0; i < request->count; i++)
 	{
-		text	   *key = request->events[i].key.key;
-		uint64		hash;
-		bool		found;
+		text  *key = request->events[i].key.key;
+		uint64 hash;
+		bool   found;
 
 		if (key == NULL)
 			continue;
-		hash = DatumGetUInt64(hash_any_extended(
-												(unsigned char *) VARDATA_ANY(key),
-												VARSIZE_ANY_EXHDR(key), 0));
+		hash = DatumGetUInt64(
+			hash_any_extended((unsigned char *) VARDATA_ANY(key),
+							  VARSIZE_ANY_EXHDR(key), 0));
 		hash_search(seen, &hash, HASH_ENTER, &found);
 		if (found)
 			ereport(ERROR,
@@ -220,11 +220,11 @@ check_keys_differ(const Request *request)
 static int
 find_repeats(RfStore *store, Request *request)
 {
-	int			fresh = 0;
+	int fresh = 0;
 
 	for (int i = 0; i < request->count; i++)
 	{
-		Event	   *event = &request->events[i];
+		Event *event = &request->events[i];
 
 		if (event->key.key != NULL && !event->repeated)
 			event->repeated = rf_key_find(store, &event->key);
@@ -237,13 +237,12 @@ find_repeats(RfStore *store, Request *request)
 static void
 report_wrong_head(const Request *request, int32 head)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_RF_WRONG_HEAD),
-			 errmsg("stream %s is not at event %d",
-					rf_stream_id_text(request->stream_id),
-					request->expected_seq),
-			 errdetail("The stream is at %d.", head),
-			 errhint("Read the stream again, and decide again.")));
+	ereport(ERROR, (errcode(ERRCODE_RF_WRONG_HEAD),
+					errmsg("stream %s is not at event %d",
+						   rf_stream_id_text(request->stream_id),
+						   request->expected_seq),
+					errdetail("The stream is at %d.", head),
+					errhint("Read the stream again, and decide again.")));
 }
 
 /*
@@ -254,8 +253,9 @@ report_wrong_head(const Request *request, int32 head)
 static int32
 raise_head(RfStore *store, Request *request, int *fresh, bool *to_cold)
 {
-	bool		cold_if_archived = request->allow_archived &&
-		(store->redirect_enabled || store->backend == RF_PARTITIONED);
+	bool cold_if_archived = request->allow_archived &&
+							(store->redirect_enabled ||
+							 store->backend == RF_PARTITIONED);
 	TimestampTz first = DT_NOEND;
 	TimestampTz last = DT_NOBEGIN;
 	bool		archived;
@@ -264,8 +264,8 @@ raise_head(RfStore *store, Request *request, int *fresh, bool *to_cold)
 
 	for (int i = 0; i < request->count; i++)
 	{
-		TimestampTz at =
-			DatumGetTimestampTz(request->events[i].values[COL_CREATED_AT]);
+		TimestampTz at = DatumGetTimestampTz(
+			request->events[i].values[COL_CREATED_AT]);
 
 		first = Min(first, at);
 		last = Max(last, at);
@@ -279,11 +279,13 @@ raise_head(RfStore *store, Request *request, int *fresh, bool *to_cold)
 	*fresh = still_fresh;
 
 	if (archived && !request->allow_archived && *fresh > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_RF_STREAM_MARKED),
-				 errmsg("stream %s is archived",
-						rf_stream_id_text(request->stream_id)),
-				 errhint("Reactivate it with rf_archive_reactivate(), or append with allow_archived => true.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_RF_STREAM_MARKED),
+			 errmsg("stream %s is archived",
+					rf_stream_id_text(request->stream_id)),
+			 errhint(
+				 "Reactivate it with rf_archive_reactivate(), or append with allow_archived => true.")));
 	if (request->expected_seq >= 0 && request->expected_seq != head &&
 		*fresh > 0)
 		report_wrong_head(request, head);
@@ -295,29 +297,31 @@ raise_head(RfStore *store, Request *request, int *fresh, bool *to_cold)
 typedef struct Writer
 {
 	const RfStatement *statement;
-	Oid			target;
-	Oid			as_user;		/* InvalidOid: the caller */
-	bool		by_default;		/* the column's default draws global_seq */
+	Oid				   target;
+	Oid				   as_user;	   /* InvalidOid: the caller */
+	bool			   by_default; /* the column's default draws global_seq */
 } Writer;
 
 static void
 choose_writer(const RfStore *store, bool to_cold, Writer *writer)
 {
-	bool		names_global_seq =
-		pg_class_aclcheck(store->events, GetUserId(), ACL_INSERT) == ACLCHECK_OK ||
-		pg_attribute_aclcheck(store->events,
-							  get_attnum(store->events, "global_seq"),
-							  GetUserId(), ACL_INSERT) == ACLCHECK_OK;
+	bool names_global_seq = pg_class_aclcheck(store->events, GetUserId(),
+											  ACL_INSERT) == ACLCHECK_OK ||
+							pg_attribute_aclcheck(store->events,
+												  get_attnum(store->events,
+															 "global_seq"),
+												  GetUserId(),
+												  ACL_INSERT) == ACLCHECK_OK;
 
 	writer->target = store->events;
 	writer->as_user = InvalidOid;
 	writer->by_default = !names_global_seq;
 	if (!to_cold)
 		writer->statement = names_global_seq ? &insert_hot :
-			&insert_hot_by_default;
+											   &insert_hot_by_default;
 	else if (store->backend == RF_PARTITIONED)
 		writer->statement = names_global_seq ? &insert_branch :
-			&insert_branch_by_default;
+											   &insert_branch_by_default;
 	else
 	{
 		rf_store_require_same_columns(store);
@@ -332,8 +336,8 @@ choose_writer(const RfStore *store, bool to_cold, Writer *writer)
 static void
 write_event(RfStore *store, const Writer *writer, Event *event)
 {
-	int			skip = writer->by_default ? 1 : 0;
-	char		nulls[EVENT_COLUMNS];
+	int	 skip = writer->by_default ? 1 : 0;
+	char nulls[EVENT_COLUMNS];
 
 	for (int i = 0; i < EVENT_COLUMNS; i++)
 		nulls[i] = event->nulls[i] ? 'n' : ' ';
@@ -347,21 +351,21 @@ write_event(RfStore *store, const Writer *writer, Event *event)
 				 errhint("Look for a trigger or a rule that skips rows.")));
 	rf_store_expect_no_write();
 	if (writer->by_default)
-		event->values[COL_GLOBAL_SEQ] =
-			Int64GetDatum(rf_stream_last_global_seq());
+		event->values[COL_GLOBAL_SEQ] = Int64GetDatum(
+			rf_stream_last_global_seq());
 }
 
 static void
 write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 {
-	RfScope		scope;
-	Writer		writer;
+	RfScope scope;
+	Writer	writer;
 
 	choose_writer(store, to_cold, &writer);
 	rf_query_begin(&scope, writer.as_user, 0);
 	for (int i = 0; i < request->count; i++)
 	{
-		Event	   *event = &request->events[i];
+		Event *event = &request->events[i];
 
 		CHECK_FOR_INTERRUPTS();
 		if (event->repeated)
@@ -369,8 +373,8 @@ write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 		event->values[COL_STREAM_SEQ] = Int32GetDatum(++head);
 		event->nulls[COL_STREAM_SEQ] = event->nulls[COL_GLOBAL_SEQ] = false;
 		if (!writer.by_default)
-			event->values[COL_GLOBAL_SEQ] =
-				Int64GetDatum(nextval_internal(store->sequence, false));
+			event->values[COL_GLOBAL_SEQ] = Int64GetDatum(
+				nextval_internal(store->sequence, false));
 		write_event(store, &writer, event);
 		event->key.stream_seq = head;
 		event->key.global_seq = DatumGetInt64(event->values[COL_GLOBAL_SEQ]);
@@ -381,8 +385,8 @@ write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 static void
 claim_new_keys(RfStore *store, const Request *request)
 {
-	RfKey	   *keys = palloc(sizeof(RfKey) * request->count);
-	int			count = 0;
+	RfKey *keys = palloc(sizeof(RfKey) * request->count);
+	int	   count = 0;
 
 	for (int i = 0; i < request->count; i++)
 	{
@@ -396,7 +400,7 @@ claim_new_keys(RfStore *store, const Request *request)
 static void
 notify_append(const RfStore *store, const Request *request)
 {
-	int64		highest = 0;
+	int64 highest = 0;
 
 	if (!store->notify_enabled)
 		return;
@@ -405,17 +409,17 @@ notify_append(const RfStore *store, const Request *request)
 		if (!request->events[i].repeated)
 			highest = Max(highest, request->events[i].key.global_seq);
 	}
-	Async_Notify(RF_CHANNEL, psprintf("%s:" INT64_FORMAT, store->schema,
-									  highest));
+	Async_Notify(RF_CHANNEL,
+				 psprintf("%s:" INT64_FORMAT, store->schema, highest));
 }
 
 /* Append the events of a request, all or none. */
 static void
 append_events(RfStore *store, Request *request)
 {
-	int			fresh;
-	int32		head;
-	bool		to_cold;
+	int	  fresh;
+	int32 head;
+	bool  to_cold;
 
 	check_keys_differ(request);
 	fresh = find_repeats(store, request);
@@ -434,9 +438,9 @@ static void
 parse_events(RfStore *store, Jsonb *array, Request *request)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Datum		keys[lengthof(batch_keys)];
-	Datum		values[2];
-	RfScope		scope;
+	Datum		  keys[lengthof(batch_keys)];
+	Datum		  values[2];
+	RfScope		  scope;
 
 	for (int i = 0; i < lengthof(batch_keys); i++)
 		keys[i] = CStringGetTextDatum(batch_keys[i]);
@@ -449,21 +453,24 @@ parse_events(RfStore *store, Jsonb *array, Request *request)
 								  NULL);
 	request->events = MemoryContextAllocExtended(context,
 												 sizeof(Event) * request->count,
-												 MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+												 MCXT_ALLOC_HUGE |
+													 MCXT_ALLOC_ZERO);
 	for (int i = 0; i < request->count; i++)
 	{
-		Event	   *event = &request->events[i];
-		bool		isnull;
-		Datum		unknown = rf_query_value(i, BATCH_UNKNOWN_KEY, &isnull);
+		Event *event = &request->events[i];
+		bool   isnull;
+		Datum  unknown = rf_query_value(i, BATCH_UNKNOWN_KEY, &isnull);
 
 		if (!isnull)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 VARSIZE_ANY_EXHDR(DatumGetPointer(unknown)) == 0 ?
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 VARSIZE_ANY_EXHDR(DatumGetPointer(unknown)) == 0 ?
 					 errmsg("event %d is no object", i + 1) :
 					 errmsg("event %d has the unknown key \"%s\"", i + 1,
 							TextDatumGetCString(unknown)),
-					 errhint("An event has type, body, headers, causation_id, correlation_id, version, user_id, created_at and is_tombstone.")));
+				 errhint(
+					 "An event has type, body, headers, causation_id, correlation_id, version, user_id, created_at and is_tombstone.")));
 		rf_query_copy_row(i, event->values, event->nulls, EVENT_COLUMNS,
 						  context);
 	}
@@ -487,8 +494,8 @@ return_numbers(FunctionCallInfo fcinfo, const Request *request)
 	InitMaterializedSRF(fcinfo, 0);
 	for (int i = 0; i < request->count; i++)
 	{
-		Datum		values[2];
-		bool		nulls[2] = {false, false};
+		Datum values[2];
+		bool  nulls[2] = {false, false};
 
 		values[0] = Int64GetDatum(request->events[i].key.global_seq);
 		values[1] = Int32GetDatum(request->events[i].key.stream_seq);
@@ -500,17 +507,18 @@ static void
 read_request(FunctionCallInfo fcinfo, int expected, int allow, Request *request)
 {
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"stream_id\" must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"stream_id\" must not be null")));
 	request->stream_id = PG_GETARG_UUID_P(0);
 	request->expected_seq = PG_ARGISNULL(expected) ? -1 :
-		PG_GETARG_INT32(expected);
+													 PG_GETARG_INT32(expected);
 	if (!PG_ARGISNULL(expected) && request->expected_seq < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"expected_seq\" must not be negative"),
-				 errhint("Zero expects a stream without events, null expects nothing.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"expected_seq\" must not be negative"),
+			 errhint(
+				 "Zero expects a stream without events, null expects nothing.")));
 	request->allow_archived = !PG_ARGISNULL(allow) && PG_GETARG_BOOL(allow);
 }
 
@@ -519,7 +527,7 @@ static void
 take_argument(FunctionCallInfo fcinfo, int arg, Event *event, int column,
 			  Datum otherwise, bool otherwise_null)
 {
-	bool		isnull = PG_ARGISNULL(arg);
+	bool isnull = PG_ARGISNULL(arg);
 
 	event->values[column] = isnull ? otherwise : PG_GETARG_DATUM(arg);
 	event->nulls[column] = isnull && otherwise_null;
@@ -528,23 +536,30 @@ take_argument(FunctionCallInfo fcinfo, int arg, Event *event, int column,
 Datum
 rf_append(PG_FUNCTION_ARGS)
 {
-	char	   *tenant = PG_ARGISNULL(12) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(12));
-	Event		event = {0};
-	Request		request = {.events = &event,.count = 1};
+	char   *tenant = PG_ARGISNULL(12) ? NULL :
+										text_to_cstring(PG_GETARG_TEXT_PP(12));
+	Event	event = {0};
+	Request request = {.events = &event, .count = 1};
 
 	PreventCommandIfReadOnly("rf_append()");
 	read_request(fcinfo, 4, 11, &request);
 	take_argument(fcinfo, 1, &event, COL_EVENT_TYPE, 0, true);
 	take_argument(fcinfo, 2, &event, COL_BODY, 0, true);
 	take_argument(fcinfo, 3, &event, COL_HEADERS,
-				  PG_ARGISNULL(3) ? DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")) : 0, false);
+				  PG_ARGISNULL(3) ?
+					  DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")) :
+					  0,
+				  false);
 	take_argument(fcinfo, 5, &event, COL_CAUSATION_ID, 0, true);
 	take_argument(fcinfo, 6, &event, COL_CORRELATION_ID, 0, true);
-	take_argument(fcinfo, 7, &event, COL_EVENT_VERSION, Int32GetDatum(1), false);
+	take_argument(fcinfo, 7, &event, COL_EVENT_VERSION, Int32GetDatum(1),
+				  false);
 	take_argument(fcinfo, 8, &event, COL_USER_ID, 0, true);
 	take_argument(fcinfo, 9, &event, COL_CREATED_AT,
-				  TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()), false);
-	take_argument(fcinfo, 10, &event, COL_IS_TOMBSTONE, BoolGetDatum(false), false);
+				  TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()),
+				  false);
+	take_argument(fcinfo, 10, &event, COL_IS_TOMBSTONE, BoolGetDatum(false),
+				  false);
 	complete_event(&event, request.stream_id, 0);
 	append_events(rf_store_get(tenant, RF_RIGHT_APPEND), &request);
 	return_numbers(fcinfo, &request);
@@ -554,10 +569,11 @@ rf_append(PG_FUNCTION_ARGS)
 Datum
 rf_append_batch(PG_FUNCTION_ARGS)
 {
-	char	   *tenant = PG_ARGISNULL(4) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(4));
-	Request		request = {0};
-	RfStore    *store;
-	Jsonb	   *array;
+	char	*tenant = PG_ARGISNULL(4) ? NULL :
+										text_to_cstring(PG_GETARG_TEXT_PP(4));
+	Request	 request = {0};
+	RfStore *store;
+	Jsonb	*array;
 
 	PreventCommandIfReadOnly("rf_append_batch()");
 	read_request(fcinfo, 2, 3, &request);

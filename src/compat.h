@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
@@ -56,7 +57,7 @@ rf_compat_find_setting(const char *name)
 	return find_option(name, false, true, 0);
 #else
 	struct config_generic **settings = get_guc_variables();
-	int			count = GetNumConfigOptions();
+	int						count = GetNumConfigOptions();
 
 	for (int i = 0; i < count; i++)
 	{
@@ -67,4 +68,4 @@ rf_compat_find_setting(const char *name)
 #endif
 }
 
-#endif							/* RF_COMPAT_H */
+#endif /* RF_COMPAT_H */

@@ -10,9 +10,9 @@
 
 #include "rillflow.h"
 
-extern int	rf_guc_batch_size;
-extern int	rf_guc_lock_timeout;
+extern int rf_guc_batch_size;
+extern int rf_guc_lock_timeout;
 
 extern void rf_guc_define(void);
 
-#endif							/* RF_GUC_H */
+#endif /* RF_GUC_H */

@@ -167,32 +167,32 @@ static const struct
 	const char *name;
 	char		relkind;
 	const char *columns;
-}			expected_tables[] = {
+} expected_tables[] = {
 	{"rf_streams", 'r',
-		"stream_id uuid,tenant_id text,last_seq int4,first_event_at timestamptz,"
-		"last_event_at timestamptz,archived_at timestamptz,archived_by text,"
-		"archive_reason text,retention_class text,created_at timestamptz,"
-		"updated_at timestamptz"},
+	 "stream_id uuid,tenant_id text,last_seq int4,first_event_at timestamptz,"
+	 "last_event_at timestamptz,archived_at timestamptz,archived_by text,"
+	 "archive_reason text,retention_class text,created_at timestamptz,"
+	 "updated_at timestamptz"},
 	{"events", 'p',
-		"global_seq int8,stream_id uuid,stream_seq int4,event_type text,"
-		"body jsonb,headers jsonb,causation_id uuid,correlation_id uuid,"
-		"event_version int4,tenant_id text,user_id text,is_tombstone bool,"
-		"created_at timestamptz,bucket_month date,retention_class text"},
+	 "global_seq int8,stream_id uuid,stream_seq int4,event_type text,"
+	 "body jsonb,headers jsonb,causation_id uuid,correlation_id uuid,"
+	 "event_version int4,tenant_id text,user_id text,is_tombstone bool,"
+	 "created_at timestamptz,bucket_month date,retention_class text"},
 	{"events_hot", 'p', "global_seq int8,stream_id uuid,stream_seq int4"},
 	{"events_cold", 'p', "global_seq int8,stream_id uuid,stream_seq int4"},
 	{"events_archive", 'p',
-		"global_seq int8,stream_id uuid,stream_seq int4,event_type text,"
-		"body jsonb,headers jsonb"},
+	 "global_seq int8,stream_id uuid,stream_seq int4,event_type text,"
+	 "body jsonb,headers jsonb"},
 	{"rf_archive_config", 'r',
-		"singleton bool,backend text,redirect_enabled bool,"
-		"include_archived_by_default bool,notify_enabled bool"},
+	 "singleton bool,backend text,redirect_enabled bool,"
+	 "include_archived_by_default bool,notify_enabled bool"},
 	{"rf_event_keys", 'r',
-		"idempotency_key text,stream_id uuid,stream_seq int4,global_seq int8,"
-		"created_at timestamptz"},
+	 "idempotency_key text,stream_id uuid,stream_seq int4,global_seq int8,"
+	 "created_at timestamptz"},
 	{"rf_archive_log", 'r',
-		"log_id int8,logged_at timestamptz,actor text,action text,"
-		"stream_id uuid,bucket_month date,events int8,estimated bool,"
-		"streams int8,duration interval,detail text,entries int8"},
+	 "log_id int8,logged_at timestamptz,actor text,action text,"
+	 "stream_id uuid,bucket_month date,events int8,estimated bool,"
+	 "streams int8,duration interval,detail text,entries int8"},
 	{"events_global_seq_seq", 'S', ""},
 	{"events_all", 'v', "global_seq int8,stream_id uuid,stream_seq int4"},
 };
@@ -217,20 +217,19 @@ create_tables(const char *schema)
 	for (int i = 0; i < lengthof(store_ddl); i++)
 		run_ddl(rf_query_format(store_ddl[i], quoted, quoted));
 	run_ddl(rf_query_format(
-							"ALTER TABLE %s.events ALTER COLUMN global_seq SET DEFAULT nextval(%L)",
-							quoted, psprintf("%s.events_global_seq_seq", quoted)));
+		"ALTER TABLE %s.events ALTER COLUMN global_seq SET DEFAULT nextval(%L)",
+		quoted, psprintf("%s.events_global_seq_seq", quoted)));
 	for (int i = 0; i < lengthof(default_leaves); i++)
 	{
 		const char *name = default_leaves[i][0];
 
 		/* months bound created_at; here nothing else keeps it finite */
 		run_ddl(rf_query_format(
-								"CREATE TABLE %s.%I PARTITION OF %s.%I (CONSTRAINT %I PRIMARY KEY (global_seq),"
-								" CONSTRAINT %I UNIQUE (stream_id, stream_seq),"
-								" CONSTRAINT rf_created_at_finite CHECK (isfinite(created_at))) DEFAULT",
-								quoted, name, quoted, default_leaves[i][1],
-								psprintf("%s_pkey", name),
-								psprintf("%s_stream_key", name)));
+			"CREATE TABLE %s.%I PARTITION OF %s.%I (CONSTRAINT %I PRIMARY KEY (global_seq),"
+			" CONSTRAINT %I UNIQUE (stream_id, stream_seq),"
+			" CONSTRAINT rf_created_at_finite CHECK (isfinite(created_at))) DEFAULT",
+			quoted, name, quoted, default_leaves[i][1],
+			psprintf("%s_pkey", name), psprintf("%s_stream_key", name)));
 	}
 	for (int i = 0; i < lengthof(comments); i++)
 		run_ddl(rf_query_format("COMMENT ON TABLE %s.%I IS %L", quoted,
@@ -242,13 +241,14 @@ static void
 create_view(Oid namespace_id)
 {
 	const char *quoted = quote_identifier(get_namespace_name(namespace_id));
-	char	   *columns =
-		rf_store_column_list(get_relname_relid("events", namespace_id), true);
+	char	   *columns = rf_store_column_list(get_relname_relid("events",
+																 namespace_id),
+											   true);
 
 	run_ddl(rf_query_format(
-							"CREATE OR REPLACE VIEW %s.events_all WITH (security_invoker = true) AS"
-							" SELECT %s FROM %s.events UNION ALL SELECT %s FROM %s.events_archive",
-							quoted, columns, quoted, columns, quoted));
+		"CREATE OR REPLACE VIEW %s.events_all WITH (security_invoker = true) AS"
+		" SELECT %s FROM %s.events UNION ALL SELECT %s FROM %s.events_archive",
+		quoted, columns, quoted, columns, quoted));
 	run_ddl(rf_query_format("COMMENT ON VIEW %s.events_all IS %L", quoted,
 							"Events, hot and cold, in one statement"));
 }
@@ -263,23 +263,24 @@ create_trigger(const char *table, const char *name, const char *when,
 {
 	run_ddl(rf_query_format("DROP TRIGGER IF EXISTS %I ON %s", name, table));
 	run_ddl(rf_query_format(
-							"CREATE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION %I.%I()",
-							name, when, table, level,
-							get_namespace_name(rf_store_extension_schema()), name));
+		"CREATE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION %I.%I()", name,
+		when, table, level, get_namespace_name(rf_store_extension_schema()),
+		name));
 }
 
 static void
 guard_leaves(Oid parent)
 {
-	List	   *leaves = rf_partition_list(parent);
-	ListCell   *cell;
+	List	 *leaves = rf_partition_list(parent);
+	ListCell *cell;
 
 	foreach(cell, leaves)
 	{
-		char	   *leaf = rf_store_relation_name(((RfPartition *) lfirst(cell))->relid);
+		char *leaf = rf_store_relation_name(
+			((RfPartition *) lfirst(cell))->relid);
 
 		run_ddl(rf_query_format(
-								"DROP TRIGGER IF EXISTS rf_events_append_only ON %s", leaf));
+			"DROP TRIGGER IF EXISTS rf_events_append_only ON %s", leaf));
 		rf_partition_guard(leaf);
 	}
 }
@@ -290,10 +291,12 @@ create_triggers(Oid namespace_id)
 	const char *quoted = quote_identifier(get_namespace_name(namespace_id));
 	char	   *events = psprintf("%s.events", quoted);
 	char	   *config = psprintf("%s.rf_archive_config", quoted);
-	const char *const parents[] = {"events_hot", "events_cold", "events_archive"};
+	const char *const parents[] = {"events_hot", "events_cold",
+								   "events_archive"};
 
 	create_trigger(events, "rf_events_open", "BEFORE INSERT", "STATEMENT");
-	create_trigger(events, "rf_events_redirect_archived", "BEFORE INSERT", "ROW");
+	create_trigger(events, "rf_events_redirect_archived", "BEFORE INSERT",
+				   "ROW");
 	create_trigger(events, "rf_events_close", "AFTER INSERT", "STATEMENT");
 	create_trigger(events, "rf_events_append_only",
 				   "BEFORE UPDATE OR DELETE OR TRUNCATE", "STATEMENT");
@@ -311,7 +314,7 @@ create_triggers(Oid namespace_id)
 	create_trigger(config, "rf_config_changed",
 				   "AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE", "STATEMENT");
 	run_ddl(rf_query_format(
-							"ALTER TABLE %s ENABLE ALWAYS TRIGGER rf_config_changed", config));
+		"ALTER TABLE %s ENABLE ALWAYS TRIGGER rf_config_changed", config));
 }
 
 static void
@@ -325,23 +328,27 @@ drop_triggers_of(const char *table, const char *const *names)
 static void
 drop_triggers(const RfStore *store)
 {
-	static const char *const names[] = {
-		"rf_events_open", "rf_events_redirect_archived", "rf_events_close",
-		"rf_events_append_only", "rf_config_changed", NULL
-	};
-	const Oid	parents[] = {store->events_hot, store->events_cold, store->events_archive};
+	static const char *const names[] = {"rf_events_open",
+										"rf_events_redirect_archived",
+										"rf_events_close",
+										"rf_events_append_only",
+										"rf_config_changed",
+										NULL};
+	const Oid				 parents[] = {store->events_hot, store->events_cold,
+										  store->events_archive};
 
 	drop_triggers_of(rf_store_relation_name(store->events), names);
 	drop_triggers_of(rf_store_relation_name(store->config), names);
 	drop_triggers_of(rf_store_relation_name(store->log), names);
 	for (int i = 0; i < lengthof(parents); i++)
 	{
-		List	   *leaves = rf_partition_list(parents[i]);
-		ListCell   *cell;
+		List	 *leaves = rf_partition_list(parents[i]);
+		ListCell *cell;
 
 		drop_triggers_of(rf_store_relation_name(parents[i]), names);
 		foreach(cell, leaves)
-			drop_triggers_of(rf_store_relation_name(((RfPartition *) lfirst(cell))->relid),
+			drop_triggers_of(rf_store_relation_name(
+								 ((RfPartition *) lfirst(cell))->relid),
 							 names);
 	}
 }
@@ -353,20 +360,20 @@ drop_triggers(const RfStore *store)
 static char *
 registry_name(void)
 {
-	return quote_qualified_identifier(
-									  get_namespace_name(rf_store_extension_schema()), "rf_stores");
+	return quote_qualified_identifier(get_namespace_name(
+										  rf_store_extension_schema()),
+									  "rf_stores");
 }
 
 /* rf_stores belongs to the extension's owner, and only that role writes it. */
 static Oid
 registry_owner(void)
 {
-	Oid			relid = get_relname_relid("rf_stores",
-										  rf_store_extension_schema());
-	Oid			types[1] = {OIDOID};
-	Datum		values[1];
-	RfScope		scope;
-	Oid			owner;
+	Oid		relid = get_relname_relid("rf_stores", rf_store_extension_schema());
+	Oid		types[1] = {OIDOID};
+	Datum	values[1];
+	RfScope scope;
+	Oid		owner;
 
 	values[0] = ObjectIdGetDatum(relid);
 	rf_query_begin(&scope, InvalidOid, 0);
@@ -381,11 +388,11 @@ static void
 write_registry(const char *sql, const char *schema, const char *tenant,
 			   const char *tenancy)
 {
-	Oid			owner = registry_owner();
-	Oid			types[4] = {NAMEOID, TEXTOID, TEXTOID, INT4OID};
-	Datum		values[4];
-	char		nulls[4] = {' ', ' ', ' ', ' '};
-	RfScope		scope;
+	Oid		owner = registry_owner();
+	Oid		types[4] = {NAMEOID, TEXTOID, TEXTOID, INT4OID};
+	Datum	values[4];
+	char	nulls[4] = {' ', ' ', ' ', ' '};
+	RfScope scope;
 
 	values[0] = DirectFunctionCall1(namein, CStringGetDatum(schema));
 	values[1] = tenant == NULL ? (Datum) 0 : CStringGetTextDatum(tenant);
@@ -396,18 +403,19 @@ write_registry(const char *sql, const char *schema, const char *tenant,
 	rf_query_once(rf_query_format(sql, registry_name()), 4, types, values,
 				  nulls);
 	rf_query_end(&scope);
-	CacheInvalidateRelcacheByRelid(get_relname_relid("rf_stores",
-													 rf_store_extension_schema()));
+	CacheInvalidateRelcacheByRelid(
+		get_relname_relid("rf_stores", rf_store_extension_schema()));
 	CommandCounterIncrement();
 }
 
 static void
 register_store(const char *schema, const char *tenant, const char *tenancy)
 {
-	write_registry("INSERT INTO %s AS s (schema, tenant, tenancy, layout_version)"
-				   " VALUES ($1, $2, $3, $4) ON CONFLICT (schema)"
-				   " DO UPDATE SET tenant = coalesce(excluded.tenant, s.tenant)",
-				   schema, tenant, tenancy);
+	write_registry(
+		"INSERT INTO %s AS s (schema, tenant, tenancy, layout_version)"
+		" VALUES ($1, $2, $3, $4) ON CONFLICT (schema)"
+		" DO UPDATE SET tenant = coalesce(excluded.tenant, s.tenant)",
+		schema, tenant, tenancy);
 }
 
 static void
@@ -428,7 +436,8 @@ names_are_taken(Oid namespace_id)
 {
 	for (int i = 0; i < lengthof(expected_tables); i++)
 	{
-		if (OidIsValid(get_relname_relid(expected_tables[i].name, namespace_id)))
+		if (OidIsValid(
+				get_relname_relid(expected_tables[i].name, namespace_id)))
 			return true;
 	}
 	for (int i = 0; i < lengthof(default_leaves); i++)
@@ -442,29 +451,32 @@ names_are_taken(Oid namespace_id)
 static void
 refuse_take_up(Oid namespace_id, const char *name, const char *what)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("schema \"%s\" does not hold a store that could be taken up",
-					get_namespace_name(namespace_id)),
-			 errdetail("Relation \"%s\" %s.", name, what),
-			 errhint("Move the relations that bear names of a store elsewhere, or restore the store whole.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		 errmsg("schema \"%s\" does not hold a store that could be taken up",
+				get_namespace_name(namespace_id)),
+		 errdetail("Relation \"%s\" %s.", name, what),
+		 errhint(
+			 "Move the relations that bear names of a store elsewhere, or restore the store whole.")));
 }
 
 /* Columns of a relation as "name type,name type", in its order. */
 static char *
 column_signature(Oid relid)
 {
-	Oid			types[1] = {OIDOID};
-	Datum		values[1];
-	bool		isnull;
-	Datum		result;
+	Oid	  types[1] = {OIDOID};
+	Datum values[1];
+	bool  isnull;
+	Datum result;
 
 	values[0] = ObjectIdGetDatum(relid);
-	rf_query_once("SELECT string_agg(a.attname || ' ' || t.typname, ','"
-				  " ORDER BY a.attnum)"
-				  " FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid"
-				  " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
-				  1, types, values, NULL);
+	rf_query_once(
+		"SELECT string_agg(a.attname || ' ' || t.typname, ','"
+		" ORDER BY a.attnum)"
+		" FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid"
+		" WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped",
+		1, types, values, NULL);
 	result = rf_query_value(0, 1, &isnull);
 	return isnull ? "" : TextDatumGetCString(result);
 }
@@ -472,8 +484,8 @@ column_signature(Oid relid)
 static Oid
 relation_owner(Oid relid)
 {
-	Oid			types[1] = {OIDOID};
-	Datum		values[1];
+	Oid	  types[1] = {OIDOID};
+	Datum values[1];
 
 	values[0] = ObjectIdGetDatum(relid);
 	rf_query_once("SELECT relowner FROM pg_class WHERE oid = $1", 1, types,
@@ -484,13 +496,14 @@ relation_owner(Oid relid)
 static void
 require_in_tree(Oid namespace_id, const char *child, const char *parent)
 {
-	Oid			types[2] = {OIDOID, OIDOID};
-	Datum		values[2];
+	Oid	  types[2] = {OIDOID, OIDOID};
+	Datum values[2];
 
 	values[0] = ObjectIdGetDatum(get_relname_relid(child, namespace_id));
 	values[1] = ObjectIdGetDatum(get_relname_relid(parent, namespace_id));
-	if (rf_query_once("SELECT 1 FROM pg_inherits WHERE inhrelid = $1 AND inhparent = $2",
-					  2, types, values, NULL) == 0)
+	if (rf_query_once(
+			"SELECT 1 FROM pg_inherits WHERE inhrelid = $1 AND inhparent = $2",
+			2, types, values, NULL) == 0)
 		refuse_take_up(namespace_id, child,
 					   psprintf("is no partition of \"%s\"", parent));
 }
@@ -499,7 +512,7 @@ require_in_tree(Oid namespace_id, const char *child, const char *parent)
 static void
 require_complete_store(Oid namespace_id)
 {
-	Oid			owner = InvalidOid;
+	Oid owner = InvalidOid;
 
 	for (int i = 0; i < lengthof(expected_tables); i++)
 	{
@@ -530,8 +543,8 @@ require_complete_store(Oid namespace_id)
 static void
 create_months(Oid namespace_id)
 {
-	RfStore    *store = rf_store_in(namespace_id, false);
-	DateADT		month = rf_partition_month_of(GetCurrentTimestamp());
+	RfStore *store = rf_store_in(namespace_id, false);
+	DateADT	 month = rf_partition_month_of(GetCurrentTimestamp());
 
 	for (int i = 0; i <= MONTHS_AHEAD; i++)
 	{
@@ -545,7 +558,7 @@ create_months(Oid namespace_id)
 static void
 create_store(Oid namespace_id, const char *tenant, const char *tenancy)
 {
-	RfScope		scope;
+	RfScope scope;
 
 	rf_query_begin(&scope, InvalidOid, 0);
 	create_tables(get_namespace_name(namespace_id));
@@ -560,13 +573,12 @@ create_store(Oid namespace_id, const char *tenant, const char *tenancy)
 static void
 take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 {
-	RfScope		scope;
+	RfScope scope;
 
 	rf_query_begin(&scope, InvalidOid, 0);
 	require_complete_store(namespace_id);
 	rf_query_end(&scope);
-	rf_query_begin(&scope,
-				   rf_store_in(namespace_id, false)->owner,
+	rf_query_begin(&scope, rf_store_in(namespace_id, false)->owner,
 				   SECURITY_RESTRICTED_OPERATION);
 	create_triggers(namespace_id);
 	rf_store_require_same_columns(rf_store_in(namespace_id, false));
@@ -592,18 +604,19 @@ install_store(Oid namespace_id, const char *tenant, const char *tenancy)
 static bool
 created_if_not_exists(void)
 {
-	List	   *statements;
-	ListCell   *cell;
+	List	 *statements;
+	ListCell *cell;
 
 	if (debug_query_string == NULL)
 		return false;
 	statements = raw_parser(debug_query_string, RAW_PARSE_DEFAULT);
 	foreach(cell, statements)
 	{
-		Node	   *node = lfirst_node(RawStmt, cell)->stmt;
+		Node *node = lfirst_node(RawStmt, cell)->stmt;
 
 		if (IsA(node, CreateExtensionStmt) &&
-			strcmp(castNode(CreateExtensionStmt, node)->extname, "rillflow") == 0)
+			strcmp(castNode(CreateExtensionStmt, node)->extname, "rillflow") ==
+				0)
 			return castNode(CreateExtensionStmt, node)->if_not_exists;
 	}
 	return false;
@@ -613,8 +626,8 @@ created_if_not_exists(void)
 static bool
 bodies_were_checked(void)
 {
-	struct config_generic *setting =
-		rf_compat_find_setting("check_function_bodies");
+	struct config_generic *setting = rf_compat_find_setting(
+		"check_function_bodies");
 
 	if (setting == NULL || setting->stack == NULL)
 		return true;
@@ -625,22 +638,23 @@ bodies_were_checked(void)
 static void
 release_members(Oid namespace_id)
 {
-	RfScope		scope;
-	Oid			types[1] = {OIDOID};
-	Datum		values[1];
-	uint64		rows;
-	char	  **commands;
+	RfScope scope;
+	Oid		types[1] = {OIDOID};
+	Datum	values[1];
+	uint64	rows;
+	char  **commands;
 
 	values[0] = ObjectIdGetDatum(namespace_id);
 	rf_query_begin(&scope, InvalidOid, 0);
-	rows = rf_query_once("SELECT format('ALTER EXTENSION rillflow DROP %s %I.%I',"
-						 " CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE'"
-						 " ELSE 'TABLE' END, n.nspname, c.relname)"
-						 " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-						 " JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass"
-						 " AND d.objid = c.oid AND d.deptype = 'e'"
-						 " WHERE n.oid = $1 AND c.relname <> 'rf_stores' ORDER BY c.oid",
-						 1, types, values, NULL);
+	rows = rf_query_once(
+		"SELECT format('ALTER EXTENSION rillflow DROP %s %I.%I',"
+		" CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE'"
+		" ELSE 'TABLE' END, n.nspname, c.relname)"
+		" FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+		" JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass"
+		" AND d.objid = c.oid AND d.deptype = 'e'"
+		" WHERE n.oid = $1 AND c.relname <> 'rf_stores' ORDER BY c.oid",
+		1, types, values, NULL);
 	commands = palloc(sizeof(char *) * rows);
 	for (uint64 i = 0; i < rows; i++)
 		commands[i] = TextDatumGetCString(rf_query_must(i, 1));
@@ -661,25 +675,29 @@ PG_FUNCTION_INFO_V1(rf_uninstall);
 Datum
 rf_create_default_store(PG_FUNCTION_ARGS)
 {
-	Oid			namespace_id;
+	Oid namespace_id;
 
 	if (!creating_extension)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s is for the script of the extension",
-						"rf_create_default_store()")));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("%s is for the script of the extension",
+							   "rf_create_default_store()")));
 	namespace_id = rf_store_extension_schema();
 	if (created_if_not_exists() && !bodies_were_checked())
-		ereport(WARNING,
-				(errmsg("extension \"rillflow\" is being restored, and makes no tables"),
-				 errhint("The dump brings them. If this is no restore, run rf_install(%s).",
-						 quote_literal_cstr(get_namespace_name(namespace_id)))));
+		ereport(
+			WARNING,
+			(errmsg(
+				 "extension \"rillflow\" is being restored, and makes no tables"),
+			 errhint(
+				 "The dump brings them. If this is no restore, run rf_install(%s).",
+				 quote_literal_cstr(get_namespace_name(namespace_id)))));
 	else if (names_are_taken(namespace_id))
-		ereport(WARNING,
-				(errmsg("schema \"%s\" has relations with names of a store, and no store is made",
-						get_namespace_name(namespace_id)),
-				 errhint("If they are a store, take it up with rf_install(%s).",
-						 quote_literal_cstr(get_namespace_name(namespace_id)))));
+		ereport(
+			WARNING,
+			(errmsg(
+				 "schema \"%s\" has relations with names of a store, and no store is made",
+				 get_namespace_name(namespace_id)),
+			 errhint("If they are a store, take it up with rf_install(%s).",
+					 quote_literal_cstr(get_namespace_name(namespace_id)))));
 	else
 	{
 		create_store(namespace_id, NULL, "single");
@@ -692,28 +710,27 @@ static void
 check_tenancy(const char *tenancy)
 {
 	if (strcmp(tenancy, "single") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" is not a form of tenancy", tenancy),
-				 errhint("Use \"single\".")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"%s\" is not a form of tenancy", tenancy),
+						errhint("Use \"single\".")));
 }
 
 Datum
 rf_install(PG_FUNCTION_ARGS)
 {
-	char	   *tenant = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	char	   *tenancy = PG_ARGISNULL(2) ? "single" : text_to_cstring(PG_GETARG_TEXT_PP(2));
-	Oid			namespace_id;
+	char *tenant = PG_ARGISNULL(1) ? NULL :
+									 text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char *tenancy = PG_ARGISNULL(2) ? "single" :
+									  text_to_cstring(PG_GETARG_TEXT_PP(2));
+	Oid	  namespace_id;
 
 	PreventCommandIfReadOnly("rf_install()");
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"schema\" must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"schema\" must not be null")));
 	if (tenant != NULL && (*tenant == '\0' || strcmp(tenant, "*") == 0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" is not the name of a tenant", tenant)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"%s\" is not the name of a tenant", tenant)));
 	check_tenancy(tenancy);
 	namespace_id = get_namespace_oid(NameStr(*PG_GETARG_NAME(0)), false);
 	if (!rf_compat_owns_schema(namespace_id, GetUserId()))
@@ -726,15 +743,17 @@ rf_install(PG_FUNCTION_ARGS)
 static bool
 holds_events(const RfStore *store)
 {
-	RfScope		scope;
-	bool		result;
+	RfScope scope;
+	bool	result;
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	result = rf_query_once(psprintf("SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS a"
-									" UNION ALL SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS b",
-									rf_store_relation_name(store->events),
-									rf_store_relation_name(store->events_archive)),
-						   0, NULL, NULL, NULL) > 0;
+	result =
+		rf_query_once(
+			psprintf("SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS a"
+					 " UNION ALL SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS b",
+					 rf_store_relation_name(store->events),
+					 rf_store_relation_name(store->events_archive)),
+			0, NULL, NULL, NULL) > 0;
 	rf_query_end(&scope);
 	return result;
 }
@@ -742,7 +761,8 @@ holds_events(const RfStore *store)
 static void
 drop_tables(const RfStore *store)
 {
-	const Oid	tables[] = {store->events, store->events_archive, store->streams, store->config, store->keys, store->log};
+	const Oid tables[] = {store->events, store->events_archive, store->streams,
+						  store->config, store->keys,			store->log};
 
 	run_ddl(rf_query_format("DROP VIEW %s",
 							rf_store_relation_name(store->events_all)));
@@ -758,23 +778,26 @@ drop_tables(const RfStore *store)
 static void
 uninstall_store(RfStore *store, bool force)
 {
-	RfScope		scope;
-	char	   *schema = pstrdup(store->schema);
-	bool		empty = !holds_events(store);
+	RfScope scope;
+	char   *schema = pstrdup(store->schema);
+	bool	empty = !holds_events(store);
 
 	if (!empty && !force)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the store in schema \"%s\" holds events", schema),
-				 errhint("With force => true its tables become ordinary tables, which keep the events.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the store in schema \"%s\" holds events", schema),
+			 errhint(
+				 "With force => true its tables become ordinary tables, which keep the events.")));
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	run_ddl(rf_query_format("LOCK TABLE %s, %s IN ACCESS EXCLUSIVE MODE",
 							rf_store_relation_name(store->events),
 							rf_store_relation_name(store->events_archive)));
 	if (empty && holds_events(store))
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("events were appended while the store was being removed")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("events were appended while the store was being removed")));
 	drop_triggers(store);
 	if (empty)
 		drop_tables(store);
@@ -785,15 +808,14 @@ uninstall_store(RfStore *store, bool force)
 Datum
 rf_uninstall(PG_FUNCTION_ARGS)
 {
-	Oid			namespace_id;
-	RfStore    *store;
+	Oid		 namespace_id;
+	RfStore *store;
 
 	PreventCommandIfReadOnly("rf_uninstall()");
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) ||
 		strcmp(NameStr(*PG_GETARG_NAME(0)), NameStr(*PG_GETARG_NAME(1))) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"confirm\" must repeat \"schema\"")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"confirm\" must repeat \"schema\"")));
 	namespace_id = get_namespace_oid(NameStr(*PG_GETARG_NAME(0)), false);
 	store = rf_store_in(namespace_id, false);
 	if (!rf_compat_owns_relation(store->events, GetUserId()))

@@ -27,30 +27,28 @@
 
 #define KEY_HEADER "idempotency_key"
 
-static const RfStatement find_key = {
-	"SELECT stream_id, stream_seq, global_seq FROM {keys}"
-	" WHERE idempotency_key = $1",
-	1, {TEXTOID}
-};
+static const RfStatement find_key =
+	{"SELECT stream_id, stream_seq, global_seq FROM {keys}"
+	 " WHERE idempotency_key = $1",
+	 1,
+	 {TEXTOID}};
 
-static const RfStatement claim_keys = {
-	"INSERT INTO {keys} (idempotency_key, stream_id, stream_seq, global_seq)"
-	" SELECT * FROM unnest($1, $2, $3, $4)"
-	" ON CONFLICT (idempotency_key) DO NOTHING",
-	4, {TEXTARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID}
-};
+static const RfStatement claim_keys =
+	{"INSERT INTO {keys} (idempotency_key, stream_id, stream_seq, global_seq)"
+	 " SELECT * FROM unnest($1, $2, $3, $4)"
+	 " ON CONFLICT (idempotency_key) DO NOTHING",
+	 4,
+	 {TEXTARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID}};
 
 static const RfStatement find_taken = {
 	"SELECT w.key, k.stream_id = w.id FROM unnest($1, $2, $3) AS w(key, id, seq)"
 	" JOIN {keys} AS k ON k.idempotency_key = w.key"
 	" WHERE (k.stream_id, k.stream_seq) <> (w.id, w.seq) LIMIT 1",
-	3, {TEXTARRAYOID, UUIDARRAYOID, INT4ARRAYOID}
-};
+	3,
+	{TEXTARRAYOID, UUIDARRAYOID, INT4ARRAYOID}};
 
-static const RfStatement prune_keys = {
-	"DELETE FROM {keys} WHERE created_at < $1",
-	1, {TIMESTAMPTZOID}
-};
+static const RfStatement prune_keys =
+	{"DELETE FROM {keys} WHERE created_at < $1", 1, {TIMESTAMPTZOID}};
 
 /* The key among an event's headers, NULL when it has none. */
 text *
@@ -74,10 +72,9 @@ rf_key_of_headers(Datum headers)
 static void
 report_foreign_key(text *key)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_RF_KEY_TAKEN),
-			 errmsg("idempotency key \"%s\" belongs to another stream",
-					text_to_cstring(key))));
+	ereport(ERROR, (errcode(ERRCODE_RF_KEY_TAKEN),
+					errmsg("idempotency key \"%s\" belongs to another stream",
+						   text_to_cstring(key))));
 }
 
 /*
@@ -87,9 +84,9 @@ report_foreign_key(text *key)
 bool
 rf_key_find(RfStore *store, RfKey *key)
 {
-	RfScope		scope;
-	Datum		value = PointerGetDatum(key->key);
-	bool		found;
+	RfScope scope;
+	Datum	value = PointerGetDatum(key->key);
+	bool	found;
 
 	rf_query_begin(&scope, store->owner, 0);
 	found = rf_query_run(rf_store_plan(store, &find_key), &value, NULL) > 0;
@@ -107,18 +104,18 @@ rf_key_find(RfStore *store, RfKey *key)
 static Datum
 text_array(const RfKey *keys, int count)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * count);
+	Datum *elements = palloc(sizeof(Datum) * count);
 
 	for (int i = 0; i < count; i++)
 		elements[i] = PointerGetDatum(keys[i].key);
-	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false,
-										   TYPALIGN_INT));
+	return PointerGetDatum(
+		construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
 static Datum
 uuid_array(const RfKey *keys, int count)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * count);
+	Datum *elements = palloc(sizeof(Datum) * count);
 
 	for (int i = 0; i < count; i++)
 		elements[i] = UUIDPGetDatum(&keys[i].stream_id);
@@ -129,7 +126,7 @@ uuid_array(const RfKey *keys, int count)
 static Datum
 seq_array(const RfKey *keys, int count)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * count);
+	Datum *elements = palloc(sizeof(Datum) * count);
 
 	for (int i = 0; i < count; i++)
 		elements[i] = Int32GetDatum(keys[i].stream_seq);
@@ -140,7 +137,7 @@ seq_array(const RfKey *keys, int count)
 static Datum
 global_array(const RfKey *keys, int count)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * count);
+	Datum *elements = palloc(sizeof(Datum) * count);
 
 	for (int i = 0; i < count; i++)
 		elements[i] = Int64GetDatum(keys[i].global_seq);
@@ -152,26 +149,28 @@ global_array(const RfKey *keys, int count)
 static void
 report_taken(RfStore *store, const Datum *values)
 {
-	text	   *key;
+	text *key;
 
 	if (rf_query_run(rf_store_plan(store, &find_taken), values, NULL) == 0)
 		elog(ERROR, "could not claim idempotency keys");
 	key = DatumGetTextPP(rf_query_must(0, 1));
 	if (!DatumGetBool(rf_query_must(0, 2)))
 		report_foreign_key(key);
-	ereport(ERROR,
-			(errcode(ERRCODE_UNIQUE_VIOLATION),
-			 errmsg("an event with idempotency key \"%s\" exists already",
-					text_to_cstring(key)),
-			 errhint("Append with rf_append() to get the numbers of the first event.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_UNIQUE_VIOLATION),
+		 errmsg("an event with idempotency key \"%s\" exists already",
+				text_to_cstring(key)),
+		 errhint(
+			 "Append with rf_append() to get the numbers of the first event.")));
 }
 
 /* Let keys belong to events, or fail when one of them is taken. */
 void
 rf_key_claim(RfStore *store, const RfKey *keys, int count)
 {
-	RfScope		scope;
-	Datum		values[4];
+	RfScope scope;
+	Datum	values[4];
 
 	if (count == 0)
 		return;
@@ -194,17 +193,17 @@ PG_FUNCTION_INFO_V1(rf_prune_keys);
 Datum
 rf_prune_keys(PG_FUNCTION_ARGS)
 {
-	char	   *tenant = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	RfStore    *store;
-	RfScope		scope;
-	Datum		value;
-	uint64		pruned;
+	char	*tenant = PG_ARGISNULL(1) ? NULL :
+										text_to_cstring(PG_GETARG_TEXT_PP(1));
+	RfStore *store;
+	RfScope	 scope;
+	Datum	 value;
+	uint64	 pruned;
 
 	PreventCommandIfReadOnly("rf_prune_keys()");
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"before\" must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"before\" must not be null")));
 	store = rf_store_get(tenant, RF_RIGHT_OWN);
 	value = PG_GETARG_DATUM(0);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);

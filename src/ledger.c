@@ -24,37 +24,37 @@
 #include "query.h"
 #include "store.h"
 
-static const RfStatement insert_entry = {
-	"INSERT INTO {log} (actor, action, stream_id, bucket_month, events,"
-	" streams, duration, detail)"
-	" VALUES (session_user, $1, $2, $3, $4, $5, $6, $7)",
-	7, {TEXTOID, UUIDOID, DATEOID, INT8OID, INT8OID, INTERVALOID, TEXTOID}
-};
+static const RfStatement insert_entry =
+	{"INSERT INTO {log} (actor, action, stream_id, bucket_month, events,"
+	 " streams, duration, detail)"
+	 " VALUES (session_user, $1, $2, $3, $4, $5, $6, $7)",
+	 7,
+	 {TEXTOID, UUIDOID, DATEOID, INT8OID, INT8OID, INTERVALOID, TEXTOID}};
 
-static const RfStatement insert_streams = {
-	"INSERT INTO {log} (actor, action, stream_id, streams, detail)"
-	" SELECT session_user, $1, id, 1, $3 FROM unnest($2) AS id",
-	3, {TEXTOID, UUIDARRAYOID, TEXTOID}
-};
+static const RfStatement insert_streams =
+	{"INSERT INTO {log} (actor, action, stream_id, streams, detail)"
+	 " SELECT session_user, $1, id, 1, $3 FROM unnest($2) AS id",
+	 3,
+	 {TEXTOID, UUIDARRAYOID, TEXTOID}};
 
 /*
  * Old rows become one row per action, which bears their sums and the time of
  * the youngest of them.
  */
-static const RfStatement fold_entries = {
-	"WITH old AS (DELETE FROM {log} WHERE logged_at < $1 RETURNING *)"
-	" INSERT INTO {log} (logged_at, actor, action, events, estimated, streams,"
-	" duration, detail, entries)"
-	" SELECT max(logged_at), session_user, action, sum(events),"
-	" bool_or(estimated), sum(streams), sum(duration), 'pruned', sum(entries)"
-	" FROM old GROUP BY action",
-	1, {TIMESTAMPTZOID}
-};
+static const RfStatement fold_entries =
+	{"WITH old AS (DELETE FROM {log} WHERE logged_at < $1 RETURNING *)"
+	 " INSERT INTO {log} (logged_at, actor, action, events, estimated, streams,"
+	 " duration, detail, entries)"
+	 " SELECT max(logged_at), session_user, action, sum(events),"
+	 " bool_or(estimated), sum(streams), sum(duration), 'pruned', sum(entries)"
+	 " FROM old GROUP BY action",
+	 1,
+	 {TIMESTAMPTZOID}};
 
-static const RfStatement count_old_entries = {
-	"SELECT count(*) FROM {log} WHERE logged_at < $1 AND entries = 1",
-	1, {TIMESTAMPTZOID}
-};
+static const RfStatement count_old_entries =
+	{"SELECT count(*) FROM {log} WHERE logged_at < $1 AND entries = 1",
+	 1,
+	 {TIMESTAMPTZOID}};
 
 static Datum
 elapsed_since(TimestampTz start)
@@ -67,8 +67,8 @@ elapsed_since(TimestampTz start)
 void
 rf_ledger_write(RfStore *store, const RfLedgerEntry *entry)
 {
-	Datum		values[7] = {0};
-	char		nulls[7];
+	Datum values[7] = {0};
+	char  nulls[7];
 
 	memset(nulls, 'n', sizeof(nulls));
 	values[0] = CStringGetTextDatum(entry->action);
@@ -105,7 +105,7 @@ void
 rf_ledger_write_streams(RfStore *store, const char *action,
 						ArrayType *stream_ids, const char *detail)
 {
-	Datum		values[3];
+	Datum values[3];
 
 	values[0] = CStringGetTextDatum(action);
 	values[1] = PointerGetDatum(stream_ids);
@@ -117,9 +117,9 @@ rf_ledger_write_streams(RfStore *store, const char *action,
 static int64
 prune_log(RfStore *store, TimestampTz before)
 {
-	RfScope		scope;
-	Datum		value = TimestampTzGetDatum(before);
-	int64		pruned;
+	RfScope scope;
+	Datum	value = TimestampTzGetDatum(before);
+	int64	pruned;
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	rf_query_run(rf_store_plan(store, &count_old_entries), &value, NULL);
@@ -143,13 +143,13 @@ PG_FUNCTION_INFO_V1(rf_prune_log);
 Datum
 rf_prune_log(PG_FUNCTION_ARGS)
 {
-	char	   *tenant = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char *tenant = PG_ARGISNULL(1) ? NULL :
+									 text_to_cstring(PG_GETARG_TEXT_PP(1));
 
 	PreventCommandIfReadOnly("rf_prune_log()");
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"before\" must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"before\" must not be null")));
 	PG_RETURN_INT64(prune_log(rf_store_get(tenant, RF_RIGHT_OWN),
 							  PG_GETARG_TIMESTAMPTZ(0)));
 }

@@ -16,21 +16,23 @@
 /* What a ledger row tells; what does not apply is null or negative. */
 typedef struct RfLedgerEntry
 {
-	const char *action;
+	const char		*action;
 	const pg_uuid_t *stream_id;
-	DateADT		bucket_month;	/* DATEVAL_NOEND: of no one month */
-	int64		events;
-	int64		streams;
-	TimestampTz started_at;		/* 0: no duration */
-	const char *detail;
+	DateADT			 bucket_month; /* DATEVAL_NOEND: of no one month */
+	int64			 events;
+	int64			 streams;
+	TimestampTz		 started_at; /* 0: no duration */
+	const char		*detail;
 } RfLedgerEntry;
 
-#define RF_LEDGER_ENTRY(what) \
-	{.action = (what), .bucket_month = DATEVAL_NOEND, \
-	 .events = -1, .streams = -1}
+#define RF_LEDGER_ENTRY(what)                                          \
+	{                                                                  \
+		.action = (what), .bucket_month = DATEVAL_NOEND, .events = -1, \
+		.streams = -1                                                  \
+	}
 
 extern void rf_ledger_write(RfStore *store, const RfLedgerEntry *entry);
 extern void rf_ledger_write_streams(RfStore *store, const char *action,
 									ArrayType *stream_ids, const char *detail);
 
-#endif							/* RF_LEDGER_H */
+#endif /* RF_LEDGER_H */

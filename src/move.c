@@ -53,25 +53,25 @@
  */
 
 /* any stream, in order of global_seq */
-#define PICK_ANY \
-	"WITH top AS MATERIALIZED" \
+#define PICK_ANY                                        \
+	"WITH top AS MATERIALIZED"                          \
 	" (SELECT max(n) AS upper, count(*) AS picked FROM" \
-	" (SELECT global_seq AS n FROM ONLY {source}" \
-	" WHERE global_seq > $1 AND created_at < $2" \
+	" (SELECT global_seq AS n FROM ONLY {source}"       \
+	" WHERE global_seq > $1 AND created_at < $2"        \
 	" ORDER BY global_seq LIMIT $3) AS p)"
-#define DELETE_ANY \
-	", gone AS (DELETE FROM ONLY {source} AS e" \
+#define DELETE_ANY                                                     \
+	", gone AS (DELETE FROM ONLY {source} AS e"                        \
 	" WHERE global_seq > $1 AND global_seq <= (SELECT upper FROM top)" \
 	" AND created_at < $2"
 
 /* one stream, in order of stream_seq */
-#define PICK_STREAM \
-	"WITH top AS MATERIALIZED" \
-	" (SELECT max(n) AS upper, count(*) AS picked FROM" \
-	" (SELECT stream_seq AS n FROM ONLY {source}" \
+#define PICK_STREAM                                                 \
+	"WITH top AS MATERIALIZED"                                      \
+	" (SELECT max(n) AS upper, count(*) AS picked FROM"             \
+	" (SELECT stream_seq AS n FROM ONLY {source}"                   \
 	" WHERE stream_id = $4 AND stream_seq > $1 AND created_at < $2" \
 	" ORDER BY stream_seq LIMIT $3) AS p)"
-#define DELETE_STREAM \
+#define DELETE_STREAM                           \
 	", gone AS (DELETE FROM ONLY {source} AS e" \
 	" WHERE stream_id = $4 AND stream_seq > $1" \
 	" AND stream_seq <= (SELECT upper FROM top) AND created_at < $2"
@@ -80,52 +80,55 @@
  * Archived streams, which stay locked: a reactivation that commits first is
  * seen, and one that comes later waits for this batch.
  */
-#define PICK_ARCHIVED(skip_locked) \
-	"WITH picked AS MATERIALIZED (SELECT global_seq AS n, stream_id AS id" \
-	" FROM ONLY {source} AS e WHERE global_seq > $1 AND created_at < $2" \
-	" AND EXISTS (SELECT FROM {streams} AS s" \
-	" WHERE s.stream_id = e.stream_id AND s.archived_at IS NOT NULL)" \
-	" ORDER BY global_seq LIMIT $3)," \
-	" locked AS MATERIALIZED (SELECT stream_id AS id FROM {streams}" \
+#define PICK_ARCHIVED(skip_locked)                                            \
+	"WITH picked AS MATERIALIZED (SELECT global_seq AS n, stream_id AS id"    \
+	" FROM ONLY {source} AS e WHERE global_seq > $1 AND created_at < $2"      \
+	" AND EXISTS (SELECT FROM {streams} AS s"                                 \
+	" WHERE s.stream_id = e.stream_id AND s.archived_at IS NOT NULL)"         \
+	" ORDER BY global_seq LIMIT $3),"                                         \
+	" locked AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"          \
 	" WHERE stream_id IN (SELECT id FROM picked) AND archived_at IS NOT NULL" \
-	" ORDER BY stream_id FOR NO KEY UPDATE" skip_locked ")," \
-	" top AS MATERIALIZED" \
+	" ORDER BY stream_id FOR NO KEY UPDATE" skip_locked "),"                  \
+	" top AS MATERIALIZED"                                                    \
 	" (SELECT max(n) AS upper, count(*) AS picked FROM picked)"
-#define DELETE_ARCHIVED \
-	DELETE_ANY " AND stream_id IN (SELECT id FROM locked)"
+#define DELETE_ARCHIVED DELETE_ANY " AND stream_id IN (SELECT id FROM locked)"
 
 /* but for what the cold tier has already */
-#define NOT_IN_COLD \
-	" AND NOT EXISTS (SELECT FROM {cold} AS c" \
+#define NOT_IN_COLD                                                     \
+	" AND NOT EXISTS (SELECT FROM {cold} AS c"                          \
 	" WHERE c.stream_id = e.stream_id AND c.stream_seq = e.stream_seq)" \
-	" AND NOT EXISTS (SELECT FROM {cold} AS c" \
+	" AND NOT EXISTS (SELECT FROM {cold} AS c"                          \
 	" WHERE c.global_seq = e.global_seq)"
 
-#define INSERT_ARCHIVE \
-	" RETURNING {columns}), come AS (INSERT INTO {target}" \
-	" ({columns}, retention_class, migrated_at, migrated_by)" \
+#define INSERT_ARCHIVE                                           \
+	" RETURNING {columns}), come AS (INSERT INTO {target}"       \
+	" ({columns}, retention_class, migrated_at, migrated_by)"    \
 	" SELECT {columns}, 'cold', now(), 'archive_move' FROM gone" \
 	" RETURNING stream_id)"
-#define INSERT_BRANCH \
+#define INSERT_BRANCH                                      \
 	" RETURNING {columns}), come AS (INSERT INTO {events}" \
-	" ({columns}, retention_class)" \
+	" ({columns}, retention_class)"                        \
 	" SELECT {columns}, 'cold' FROM gone RETURNING stream_id)"
-#define REPORT \
+#define REPORT                                                           \
 	" SELECT (SELECT upper FROM top)::bigint, (SELECT picked FROM top)," \
-	" (SELECT count(*) FROM gone), (SELECT count(*) FROM come)," \
+	" (SELECT count(*) FROM gone), (SELECT count(*) FROM come),"         \
 	" ARRAY(SELECT DISTINCT stream_id FROM come)"
 
-#define BATCH_ARGS 4, {INT8OID, TIMESTAMPTZOID, INT4OID, UUIDOID}
-#define BATCH(pick, delete) \
-	{ \
-		{ \
-			{pick delete INSERT_ARCHIVE REPORT, BATCH_ARGS}, \
-			{pick delete INSERT_BRANCH REPORT, BATCH_ARGS} \
-		}, \
-		{ \
+#define BATCH_ARGS                                \
+	4,                                            \
+	{                                             \
+		INT8OID, TIMESTAMPTZOID, INT4OID, UUIDOID \
+	}
+#define BATCH(pick, delete)                                              \
+	{                                                                    \
+		{{pick delete INSERT_ARCHIVE REPORT, BATCH_ARGS},                \
+		 {pick delete INSERT_BRANCH REPORT, BATCH_ARGS}},                \
+		{                                                                \
 			{pick delete NOT_IN_COLD INSERT_ARCHIVE REPORT, BATCH_ARGS}, \
-			{pick delete NOT_IN_COLD INSERT_BRANCH REPORT, BATCH_ARGS} \
-		} \
+			{                                                            \
+				pick delete NOT_IN_COLD INSERT_BRANCH REPORT, BATCH_ARGS \
+			}                                                            \
+		}                                                                \
 	}
 
 typedef enum BatchKind
@@ -137,83 +140,80 @@ typedef enum BatchKind
 } BatchKind;
 
 /* [kind][but for what is cold already][backend] */
-static const RfStatement move_batch[4][2][2] = {
-	BATCH(PICK_ANY, DELETE_ANY),
-	BATCH(PICK_STREAM, DELETE_STREAM),
-	BATCH(PICK_ARCHIVED(" SKIP LOCKED"), DELETE_ARCHIVED),
-	BATCH(PICK_ARCHIVED(""), DELETE_ARCHIVED)
-};
+static const RfStatement move_batch[4][2][2] =
+	{BATCH(PICK_ANY, DELETE_ANY), BATCH(PICK_STREAM, DELETE_STREAM),
+	 BATCH(PICK_ARCHIVED(" SKIP LOCKED"), DELETE_ARCHIVED),
+	 BATCH(PICK_ARCHIVED(""), DELETE_ARCHIVED)};
 
 /* Events that are in both tiers, those of different content first. */
-static const RfStatement find_doubles = {
-	"SELECT h.stream_id, h.stream_seq,"
-	" (SELECT r::text FROM (SELECT {columns} FROM ONLY {source}"
-	" WHERE global_seq = h.global_seq) AS r)"
-	" = (SELECT r::text FROM (SELECT {columns} FROM {cold}"
-	" WHERE global_seq = c.global_seq LIMIT 1) AS r) AS equal"
-	" FROM ONLY {source} AS h JOIN {cold} AS c"
-	" ON (c.stream_id = h.stream_id AND c.stream_seq = h.stream_seq)"
-	" OR c.global_seq = h.global_seq"
-	" WHERE h.created_at < $1 ORDER BY equal, h.global_seq LIMIT 1",
-	1, {TIMESTAMPTZOID}
-};
+static const RfStatement find_doubles =
+	{"SELECT h.stream_id, h.stream_seq,"
+	 " (SELECT r::text FROM (SELECT {columns} FROM ONLY {source}"
+	 " WHERE global_seq = h.global_seq) AS r)"
+	 " = (SELECT r::text FROM (SELECT {columns} FROM {cold}"
+	 " WHERE global_seq = c.global_seq LIMIT 1) AS r) AS equal"
+	 " FROM ONLY {source} AS h JOIN {cold} AS c"
+	 " ON (c.stream_id = h.stream_id AND c.stream_seq = h.stream_seq)"
+	 " OR c.global_seq = h.global_seq"
+	 " WHERE h.created_at < $1 ORDER BY equal, h.global_seq LIMIT 1",
+	 1,
+	 {TIMESTAMPTZOID}};
 
-#define CLOSABLE \
-	" archived_at IS NULL AND last_event_at < $2"
-#define FIND_CLOSABLE(skip_locked) \
-	"WITH wanted AS MATERIALIZED (SELECT stream_id AS id FROM {streams}" \
-	" WHERE stream_id = ANY ($1) AND" CLOSABLE ")," \
-	" locked AS MATERIALIZED" \
+#define CLOSABLE " archived_at IS NULL AND last_event_at < $2"
+#define FIND_CLOSABLE(skip_locked)                                           \
+	"WITH wanted AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"     \
+	" WHERE stream_id = ANY ($1) AND" CLOSABLE "),"                          \
+	" locked AS MATERIALIZED"                                                \
 	" (SELECT stream_id AS id, first_event_at, last_event_at FROM {streams}" \
-	" WHERE stream_id = ANY (ARRAY(SELECT id FROM wanted)) AND" CLOSABLE \
-	" ORDER BY stream_id FOR NO KEY UPDATE" skip_locked ")" \
-	" SELECT id, first_event_at, last_event_at, first_event_at IS NOT NULL" \
+	" WHERE stream_id = ANY (ARRAY(SELECT id FROM wanted)) AND" CLOSABLE     \
+	" ORDER BY stream_id FOR NO KEY UPDATE" skip_locked ")"                  \
+	" SELECT id, first_event_at, last_event_at, first_event_at IS NOT NULL"  \
 	" FROM wanted LEFT JOIN locked USING (id)"
 
 /* [wait] */
-static const RfStatement find_closable[2] = {
-	{FIND_CLOSABLE(" SKIP LOCKED"), 2, {UUIDARRAYOID, TIMESTAMPTZOID}},
-	{FIND_CLOSABLE(""), 2, {UUIDARRAYOID, TIMESTAMPTZOID}}
-};
+static const RfStatement find_closable[2] =
+	{{FIND_CLOSABLE(" SKIP LOCKED"), 2, {UUIDARRAYOID, TIMESTAMPTZOID}},
+	 {FIND_CLOSABLE(""), 2, {UUIDARRAYOID, TIMESTAMPTZOID}}};
 
-static const RfStatement close_streams = {
-	"UPDATE {streams} SET archived_at = now(),"
-	" archived_by = '" RF_CLOSED_BY "', archive_reason = '" RF_CLOSED_REASON "',"
-	" retention_class = 'cold', updated_at = now()"
-	" WHERE stream_id = ANY ($1)",
-	1, {UUIDARRAYOID}
-};
+static const RfStatement close_streams =
+	{"UPDATE {streams} SET archived_at = now(),"
+	 " archived_by = '" RF_CLOSED_BY "', archive_reason = '" RF_CLOSED_REASON
+	 "',"
+	 " retention_class = 'cold', updated_at = now()"
+	 " WHERE stream_id = ANY ($1)",
+	 1,
+	 {UUIDARRAYOID}};
 
-static const RfStatement lock_archived = {
-	"SELECT 1 FROM {streams} WHERE stream_id = $1 AND archived_at IS NOT NULL"
-	" FOR NO KEY UPDATE",
-	1, {UUIDOID}
-};
+static const RfStatement lock_archived =
+	{"SELECT 1 FROM {streams} WHERE stream_id = $1 AND archived_at IS NOT NULL"
+	 " FOR NO KEY UPDATE",
+	 1,
+	 {UUIDOID}};
 
-static const RfStatement lock_stream = {
-	"SELECT first_event_at, last_event_at FROM {streams}"
-	" WHERE stream_id = $1 FOR UPDATE",
-	1, {UUIDOID}
-};
+static const RfStatement lock_stream =
+	{"SELECT first_event_at, last_event_at FROM {streams}"
+	 " WHERE stream_id = $1 FOR UPDATE",
+	 1,
+	 {UUIDOID}};
 
-static const RfStatement restore_leaf = {
-	"WITH gone AS (DELETE FROM ONLY {source} WHERE stream_id = $1"
-	" RETURNING {columns}), come AS (INSERT INTO {events}"
-	" ({columns}, retention_class) SELECT {columns}, 'hot' FROM gone"
-	" RETURNING 1) SELECT (SELECT count(*) FROM gone),"
-	" (SELECT count(*) FROM come)",
-	1, {UUIDOID}
-};
+static const RfStatement restore_leaf =
+	{"WITH gone AS (DELETE FROM ONLY {source} WHERE stream_id = $1"
+	 " RETURNING {columns}), come AS (INSERT INTO {events}"
+	 " ({columns}, retention_class) SELECT {columns}, 'hot' FROM gone"
+	 " RETURNING 1) SELECT (SELECT count(*) FROM gone),"
+	 " (SELECT count(*) FROM come)",
+	 1,
+	 {UUIDOID}};
 
-static const RfStatement reactivate_stream = {
-	"UPDATE {streams} SET archived_at = NULL, archived_by = NULL,"
-	" archive_reason = NULL, retention_class = 'hot', updated_at = now()"
-	" WHERE stream_id = $1"
-	" RETURNING stream_id, tenant_id, last_seq, first_event_at, last_event_at,"
-	" archived_at, archived_by, archive_reason, retention_class, created_at,"
-	" updated_at",
-	1, {UUIDOID}
-};
+static const RfStatement reactivate_stream =
+	{"UPDATE {streams} SET archived_at = NULL, archived_by = NULL,"
+	 " archive_reason = NULL, retention_class = 'hot', updated_at = now()"
+	 " WHERE stream_id = $1"
+	 " RETURNING stream_id, tenant_id, last_seq, first_event_at, last_event_at,"
+	 " archived_at, archived_by, archive_reason, retention_class, created_at,"
+	 " updated_at",
+	 1,
+	 {UUIDOID}};
 
 static void
 require_equal_counts(int64 gone, int64 come, Oid source)
@@ -221,7 +221,8 @@ require_equal_counts(int64 gone, int64 come, Oid source)
 	if (gone != come)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("of " INT64_FORMAT " events taken out of \"%s\", " INT64_FORMAT " arrived",
+				 errmsg("of " INT64_FORMAT
+						" events taken out of \"%s\", " INT64_FORMAT " arrived",
 						gone, get_rel_name(source), come),
 				 errhint("Look for a trigger or a rule that skips rows.")));
 }
@@ -230,8 +231,8 @@ require_equal_counts(int64 gone, int64 come, Oid source)
 static bool
 is_hot_leaf(const RfStore *store, Oid leaf)
 {
-	List	   *leaves = rf_partition_list(store->events_hot);
-	ListCell   *cell;
+	List	 *leaves = rf_partition_list(store->events_hot);
+	ListCell *cell;
 
 	foreach(cell, leaves)
 	{
@@ -249,9 +250,9 @@ static bool
 stream_is_hot(List *leaves, const pg_uuid_t *id, TimestampTz first,
 			  TimestampTz last, Snapshot snapshot)
 {
-	DateADT		from = rf_partition_month_of(first);
-	DateADT		to = rf_partition_month_of(last);
-	ListCell   *cell;
+	DateADT	  from = rf_partition_month_of(first);
+	DateADT	  to = rf_partition_month_of(last);
+	ListCell *cell;
 
 	foreach(cell, leaves)
 	{
@@ -269,17 +270,17 @@ stream_is_hot(List *leaves, const pg_uuid_t *id, TimestampTz first,
  * without a hot event, which are ours to close, and those that others hold.
  */
 static void
-sort_closable(RfStore *store, Datum *empty, int *nempty,
-			  Datum *held, int *nheld)
+sort_closable(RfStore *store, Datum *empty, int *nempty, Datum *held,
+			  int *nheld)
 {
-	List	   *leaves = rf_partition_list(store->events_hot);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	uint64		rows = rf_query_rows();
+	List	*leaves = rf_partition_list(store->events_hot);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	uint64	 rows = rf_query_rows();
 
 	*nempty = *nheld = 0;
 	for (uint64 i = 0; i < rows; i++)
 	{
-		Datum		id = rf_query_must(i, 1);
+		Datum id = rf_query_must(i, 1);
 
 		CHECK_FOR_INTERRUPTS();
 		if (!DatumGetBool(rf_query_must(i, 4)))
@@ -306,12 +307,12 @@ uuid_array(Datum *ids, int count)
 static ArrayType *
 close_empty(RfStore *store, ArrayType *streams, TimestampTz before, bool wait)
 {
-	Datum		values[2];
-	uint64		rows;
-	Datum	   *empty;
-	Datum	   *held;
-	int			nempty;
-	int			nheld;
+	Datum  values[2];
+	uint64 rows;
+	Datum *empty;
+	Datum *held;
+	int	   nempty;
+	int	   nheld;
 
 	values[0] = PointerGetDatum(streams);
 	values[1] = TimestampTzGetDatum(before);
@@ -324,7 +325,7 @@ close_empty(RfStore *store, ArrayType *streams, TimestampTz before, bool wait)
 	sort_closable(store, empty, &nempty, held, &nheld);
 	if (nempty > 0)
 	{
-		ArrayType  *ids = uuid_array(empty, nempty);
+		ArrayType *ids = uuid_array(empty, nempty);
 
 		values[0] = PointerGetDatum(ids);
 		rf_query_run(rf_store_plan(store, &close_streams), values, NULL);
@@ -337,7 +338,7 @@ close_empty(RfStore *store, ArrayType *streams, TimestampTz before, bool wait)
 void
 rf_move_close(RfStore *store, ArrayType *streams, TimestampTz before)
 {
-	RfScope		scope;
+	RfScope scope;
 
 	rf_stream_flush();
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
@@ -353,9 +354,10 @@ static RfPlan
 batch_plan(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor,
 		   bool but_cold)
 {
-	BatchKind	kind = spec->has_stream ? BATCH_STREAM :
-		!spec->only_archived ? BATCH_ANY :
-		cursor->wait ? BATCH_ARCHIVED_WAIT : BATCH_ARCHIVED;
+	BatchKind kind = spec->has_stream	  ? BATCH_STREAM :
+					 !spec->only_archived ? BATCH_ANY :
+					 cursor->wait		  ? BATCH_ARCHIVED_WAIT :
+											BATCH_ARCHIVED;
 
 	return rf_store_plan_for(store, &move_batch[kind][but_cold][store->backend],
 							 cursor->source, cursor->target);
@@ -367,7 +369,7 @@ expect_writes(const RfStore *store, const RfMoveCursor *cursor)
 	rf_store_expect_no_write();
 	rf_store_expect_write(cursor->source);
 	rf_store_expect_write(store->backend == RF_PARTITIONED ? store->events :
-						  cursor->target);
+															 cursor->target);
 }
 
 /*
@@ -378,19 +380,21 @@ static void
 require_equal_doubles(RfStore *store, const RfMoveSpec *spec,
 					  const RfMoveCursor *cursor, ErrorData *error)
 {
-	Datum		value = TimestampTzGetDatum(spec->before);
+	Datum value = TimestampTzGetDatum(spec->before);
 
 	if (rf_query_run(rf_store_plan_for(store, &find_doubles, cursor->source,
-									   InvalidOid), &value, NULL) == 0)
+									   InvalidOid),
+					 &value, NULL) == 0)
 		ReThrowError(error);
 	if (!DatumGetBool(rf_query_must(0, 3)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("event %d of stream %s is cold already, with other content",
-						DatumGetInt32(rf_query_must(0, 2)),
-						rf_stream_id_text(DatumGetUUIDP(rf_query_must(0, 1)))),
-				 errdetail("The hot event was left where it is."),
-				 errhint("Find out which of the two is right.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("event %d of stream %s is cold already, with other content",
+					DatumGetInt32(rf_query_must(0, 2)),
+					rf_stream_id_text(DatumGetUUIDP(rf_query_must(0, 1)))),
+			 errdetail("The hot event was left where it is."),
+			 errhint("Find out which of the two is right.")));
 }
 
 /*
@@ -400,9 +404,9 @@ require_equal_doubles(RfStore *store, const RfMoveSpec *spec,
 static int64
 run_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor)
 {
-	Datum		values[4];
-	ErrorData  *error;
-	int64		doubles;
+	Datum	   values[4];
+	ErrorData *error;
+	int64	   doubles;
 
 	values[0] = Int64GetDatum(cursor->after);
 	values[1] = TimestampTzGetDatum(spec->before);
@@ -420,10 +424,11 @@ run_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor)
 	rf_query_run(batch_plan(store, spec, cursor, true), values, NULL);
 	rf_store_expect_no_write();
 	doubles = DatumGetInt64(rf_query_must(0, 2)) -
-		DatumGetInt64(rf_query_must(0, 3));
+			  DatumGetInt64(rf_query_must(0, 3));
 	ereport(WARNING,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
-			 errmsg(INT64_FORMAT " events of \"%s\" are cold already, with equal content",
+			 errmsg(INT64_FORMAT
+					" events of \"%s\" are cold already, with equal content",
 					doubles, get_rel_name(cursor->source)),
 			 errdetail("The hot ones were left where they are.")));
 	return doubles;
@@ -432,10 +437,10 @@ run_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor)
 static void
 advance_cursor(RfMoveCursor *cursor, const RfMoveSpec *spec, int64 doubles)
 {
-	bool		isnull;
-	Datum		upper = rf_query_value(0, 1, &isnull);
-	int64		picked = DatumGetInt64(rf_query_must(0, 2));
-	int64		gone = DatumGetInt64(rf_query_must(0, 3));
+	bool  isnull;
+	Datum upper = rf_query_value(0, 1, &isnull);
+	int64 picked = DatumGetInt64(rf_query_must(0, 2));
+	int64 gone = DatumGetInt64(rf_query_must(0, 3));
 
 	if (!isnull)
 		cursor->after = DatumGetInt64(upper);
@@ -457,9 +462,11 @@ log_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor,
 	entry.streams = ArrayGetNItems(ARR_NDIM(result->streams),
 								   ARR_DIMS(result->streams));
 	entry.started_at = started_at;
-	entry.detail = doubles == 0 ? get_rel_name(cursor->source) :
-		psprintf("%s, " INT64_FORMAT " events left that are cold already",
-				 get_rel_name(cursor->source), doubles);
+	entry.detail = doubles == 0 ?
+					   get_rel_name(cursor->source) :
+					   psprintf("%s, " INT64_FORMAT
+								" events left that are cold already",
+								get_rel_name(cursor->source), doubles);
 	rf_ledger_write(store, &entry);
 }
 
@@ -474,18 +481,17 @@ closing_before(const RfMoveSpec *spec, const RfMoveCursor *cursor)
 static bool
 stream_may_move(RfStore *store, const RfMoveSpec *spec)
 {
-	Datum		value = UUIDPGetDatum(&spec->stream_id);
+	Datum value = UUIDPGetDatum(&spec->stream_id);
 
 	if (!spec->has_stream || !spec->only_archived)
 		return true;
-	return rf_query_run(rf_store_plan(store, &lock_archived), &value,
-						NULL) > 0;
+	return rf_query_run(rf_store_plan(store, &lock_archived), &value, NULL) > 0;
 }
 
 static ArrayType *
 copy_array(ArrayType *array, MemoryContext context)
 {
-	ArrayType  *copy;
+	ArrayType *copy;
 
 	if (array == NULL)
 		return NULL;
@@ -530,7 +536,7 @@ rf_move_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
 			  RfMoveResult *result)
 {
 	MemoryContext context = CurrentMemoryContext;
-	RfScope		scope;
+	RfScope		  scope;
 
 	memset(result, 0, sizeof(*result));
 	if (store->backend == RF_DUAL_TABLE)
@@ -557,12 +563,12 @@ rf_move_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
 static int64
 restore_from(RfStore *store, Oid leaf, Datum id)
 {
-	int64		gone;
+	int64 gone;
 
 	rf_store_expect_write(leaf);
 	rf_store_expect_write(store->events);
-	rf_query_run(rf_store_plan_for(store, &restore_leaf, leaf, InvalidOid),
-				 &id, NULL);
+	rf_query_run(rf_store_plan_for(store, &restore_leaf, leaf, InvalidOid), &id,
+				 NULL);
 	rf_store_expect_no_write();
 	gone = DatumGetInt64(rf_query_must(0, 1));
 	require_equal_counts(gone, DatumGetInt64(rf_query_must(0, 2)), leaf);
@@ -572,10 +578,10 @@ restore_from(RfStore *store, Oid leaf, Datum id)
 static int64
 restore_events(RfStore *store, Datum id, DateADT from, DateADT to)
 {
-	List	   *leaves = list_concat(rf_partition_list(store->events_archive),
-									 rf_partition_list(store->events_cold));
-	int64		restored = 0;
-	ListCell   *cell;
+	List	 *leaves = list_concat(rf_partition_list(store->events_archive),
+								   rf_partition_list(store->events_cold));
+	int64	  restored = 0;
+	ListCell *cell;
 
 	foreach(cell, leaves)
 	{
@@ -594,13 +600,13 @@ restore_events(RfStore *store, Datum id, DateADT from, DateADT to)
  * ends first, and one that comes later finds it active.
  */
 static void
-reactivate(RfStore *store, const pg_uuid_t *id, bool with_events,
-		   Datum *row, bool *nulls)
+reactivate(RfStore *store, const pg_uuid_t *id, bool with_events, Datum *row,
+		   bool *nulls)
 {
 	MemoryContext context = CurrentMemoryContext;
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("reactivate");
-	Datum		value = UUIDPGetDatum(id);
-	RfScope		scope;
+	Datum		  value = UUIDPGetDatum(id);
+	RfScope		  scope;
 
 	entry.stream_id = id;
 	entry.started_at = GetCurrentTimestamp();
@@ -636,16 +642,16 @@ Datum
 rf_archive_reactivate(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool		with_events = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
-	char	   *tenant = PG_ARGISNULL(2) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(2));
-	Datum		row[STREAMS_COLUMNS];
-	bool		nulls[STREAMS_COLUMNS];
+	bool		   with_events = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
+	char		  *tenant = PG_ARGISNULL(2) ? NULL :
+											  text_to_cstring(PG_GETARG_TEXT_PP(2));
+	Datum		   row[STREAMS_COLUMNS];
+	bool		   nulls[STREAMS_COLUMNS];
 
 	PreventCommandIfReadOnly("rf_archive_reactivate()");
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"stream_id\" must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"stream_id\" must not be null")));
 	reactivate(rf_store_get(tenant, RF_RIGHT_ARCHIVE), PG_GETARG_UUID_P(0),
 			   with_events, row, nulls);
 	InitMaterializedSRF(fcinfo, 0);

@@ -49,10 +49,8 @@
 DateADT
 rf_partition_month_of(TimestampTz time)
 {
-	int64		day;
-	int			year,
-				month,
-				mday;
+	int64 day;
+	int	  year, month, mday;
 
 	if (TIMESTAMP_IS_NOBEGIN(time))
 		return DATEVAL_NOBEGIN;
@@ -85,9 +83,7 @@ split_month(DateADT date, int *year, int *month, int *day)
 DateADT
 rf_partition_next_month(DateADT month)
 {
-	int			year,
-				mon,
-				day;
+	int year, mon, day;
 
 	split_month(month, &year, &mon, &day);
 	if (++mon > 12)
@@ -102,9 +98,7 @@ rf_partition_next_month(DateADT month)
 bool
 rf_partition_month_has_name(DateADT month)
 {
-	int			year,
-				mon,
-				day;
+	int year, mon, day;
 
 	if (DATE_NOT_FINITE(month))
 		return false;
@@ -151,22 +145,22 @@ make_partition(Oid relid, DateADT lower, DateADT upper, bool is_default)
 List *
 rf_partition_list(Oid parent)
 {
-	Relation	rel = table_open(parent, AccessShareLock);
-	PartitionDesc desc = RelationGetPartitionDesc(rel, true);
+	Relation		   rel = table_open(parent, AccessShareLock);
+	PartitionDesc	   desc = RelationGetPartitionDesc(rel, true);
 	PartitionBoundInfo bounds = desc->boundinfo;
-	List	   *result = NIL;
+	List			  *result = NIL;
 
 	for (int i = 0; bounds != NULL && i < bounds->ndatums; i++)
 	{
-		int			index = bounds->indexes[i];
+		int index = bounds->indexes[i];
 
 		if (index >= 0)
-			result = lappend(result,
-							 make_partition(desc->oids[index],
-											bound_date(bounds, i - 1,
-													   DATEVAL_NOBEGIN),
-											bound_date(bounds, i, DATEVAL_NOEND),
-											false));
+			result = lappend(result, make_partition(desc->oids[index],
+													bound_date(bounds, i - 1,
+															   DATEVAL_NOBEGIN),
+													bound_date(bounds, i,
+															   DATEVAL_NOEND),
+													false));
 	}
 	if (bounds != NULL && bounds->default_index >= 0)
 		result = lappend(result,
@@ -180,9 +174,9 @@ rf_partition_list(Oid parent)
 Oid
 rf_partition_of_month(Oid parent, DateADT month)
 {
-	List	   *leaves = rf_partition_list(parent);
-	Oid			result = InvalidOid;
-	ListCell   *cell;
+	List	 *leaves = rf_partition_list(parent);
+	Oid		  result = InvalidOid;
+	ListCell *cell;
 
 	foreach(cell, leaves)
 	{
@@ -200,15 +194,15 @@ bool
 rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id, Snapshot snapshot)
 {
 	const RfLeaf *columns = rf_store_leaf(leaf);
-	Relation	rel = table_open(leaf, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	bool		found;
+	Relation	  rel = table_open(leaf, AccessShareLock);
+	ScanKeyData	  key;
+	SysScanDesc	  scan;
+	bool		  found;
 
 	ScanKeyInit(&key, columns->stream_id, BTEqualStrategyNumber, F_UUID_EQ,
 				UUIDPGetDatum(id));
-	scan = systable_beginscan(rel, columns->stream_index, true, snapshot,
-							  1, &key);
+	scan = systable_beginscan(rel, columns->stream_index, true, snapshot, 1,
+							  &key);
 	found = HeapTupleIsValid(systable_getnext(scan));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -229,9 +223,7 @@ run_ddl(char *sql)
 static char *
 date_text(DateADT date)
 {
-	int			year,
-				month,
-				day;
+	int year, month, day;
 
 	split_month(date, &year, &month, &day);
 	return psprintf("%04d-%02d-%02d", year, month, day);
@@ -239,12 +231,10 @@ date_text(DateADT date)
 
 /* events_hot_2026_01, say, with its schema. */
 static void
-name_partition(const RfStore *store, Oid parent, DateADT month,
-			   char **name, char **qualified)
+name_partition(const RfStore *store, Oid parent, DateADT month, char **name,
+			   char **qualified)
 {
-	int			year,
-				mon,
-				day;
+	int year, mon, day;
 
 	split_month(month, &year, &mon, &day);
 	*name = psprintf("%s_%04d_%02d", get_rel_name(parent), year, mon);
@@ -256,36 +246,38 @@ void
 rf_partition_guard(const char *table)
 {
 	run_ddl(rf_query_format(
-							"CREATE TRIGGER rf_events_append_only"
-							" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
-							" FOR EACH STATEMENT EXECUTE FUNCTION %I.rf_events_append_only()",
-							table, get_namespace_name(rf_store_extension_schema())));
+		"CREATE TRIGGER rf_events_append_only"
+		" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
+		" FOR EACH STATEMENT EXECUTE FUNCTION %I.rf_events_append_only()",
+		table, get_namespace_name(rf_store_extension_schema())));
 }
 
 static void
 create_table(const char *name, const char *qualified, Oid parent,
 			 const char *from, const char *to, const char *tablespace)
 {
-	char	   *where = tablespace == NULL ? "" :
-		rf_query_format(" TABLESPACE %I", tablespace);
-	char	   *index_where = tablespace == NULL ? "" :
-		rf_query_format(" USING INDEX TABLESPACE %I", tablespace);
+	char *where = tablespace == NULL ?
+					  "" :
+					  rf_query_format(" TABLESPACE %I", tablespace);
+	char *index_where = tablespace == NULL ?
+							"" :
+							rf_query_format(" USING INDEX TABLESPACE %I",
+											tablespace);
 
 	run_ddl(rf_query_format(
-							"CREATE TABLE %s (LIKE %s INCLUDING COMMENTS INCLUDING COMPRESSION"
-							" INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED"
-							" INCLUDING STORAGE,"
-							" CONSTRAINT %I PRIMARY KEY (global_seq)%s,"
-							" CONSTRAINT %I UNIQUE (stream_id, stream_seq)%s,"
-							" CONSTRAINT rf_bucket_month_bounds CHECK"
-							" (bucket_month >= DATE %L AND bucket_month < DATE %L),"
-							" CONSTRAINT rf_created_at_bounds CHECK"
-							" (created_at >= TIMESTAMPTZ %L AND created_at < TIMESTAMPTZ %L))%s",
-							qualified, rf_store_relation_name(parent),
-							psprintf("%s_pkey", name), index_where,
-							psprintf("%s_stream_key", name), index_where,
-							from, to, psprintf("%s 00:00:00+00", from),
-							psprintf("%s 00:00:00+00", to), where));
+		"CREATE TABLE %s (LIKE %s INCLUDING COMMENTS INCLUDING COMPRESSION"
+		" INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED"
+		" INCLUDING STORAGE,"
+		" CONSTRAINT %I PRIMARY KEY (global_seq)%s,"
+		" CONSTRAINT %I UNIQUE (stream_id, stream_seq)%s,"
+		" CONSTRAINT rf_bucket_month_bounds CHECK"
+		" (bucket_month >= DATE %L AND bucket_month < DATE %L),"
+		" CONSTRAINT rf_created_at_bounds CHECK"
+		" (created_at >= TIMESTAMPTZ %L AND created_at < TIMESTAMPTZ %L))%s",
+		qualified, rf_store_relation_name(parent), psprintf("%s_pkey", name),
+		index_where, psprintf("%s_stream_key", name), index_where, from, to,
+		psprintf("%s 00:00:00+00", from), psprintf("%s 00:00:00+00", to),
+		where));
 }
 
 /* Rows of the month that wait in the default partition go along. */
@@ -293,16 +285,16 @@ static int64
 take_waiting_rows(Oid default_leaf, const char *qualified, DateADT month,
 				  DateADT next)
 {
-	char	   *columns = rf_store_column_list(default_leaf, true);
-	char	   *sql = rf_query_format(
-									  "WITH waiting AS (DELETE FROM ONLY %s"
-									  " WHERE bucket_month >= $1 AND bucket_month < $2 RETURNING %s)"
-									  " INSERT INTO %s (%s) SELECT %s FROM waiting",
-									  rf_store_relation_name(default_leaf), columns,
-									  qualified, columns, columns);
-	Oid			types[2] = {DATEOID, DATEOID};
-	Datum		values[2];
-	int64		taken;
+	char *columns = rf_store_column_list(default_leaf, true);
+	char *sql = rf_query_format(
+		"WITH waiting AS (DELETE FROM ONLY %s"
+		" WHERE bucket_month >= $1 AND bucket_month < $2 RETURNING %s)"
+		" INSERT INTO %s (%s) SELECT %s FROM waiting",
+		rf_store_relation_name(default_leaf), columns, qualified, columns,
+		columns);
+	Oid	  types[2] = {DATEOID, DATEOID};
+	Datum values[2];
+	int64 taken;
 
 	values[0] = DateADTGetDatum(month);
 	values[1] = DateADTGetDatum(next);
@@ -315,7 +307,7 @@ take_waiting_rows(Oid default_leaf, const char *qualified, DateADT month,
 static Oid
 default_leaf_of(Oid parent)
 {
-	List	   *leaves = rf_partition_list(parent);
+	List		*leaves = rf_partition_list(parent);
 	RfPartition *last = leaves == NIL ? NULL : llast(leaves);
 
 	return last != NULL && last->is_default ? last->relid : InvalidOid;
@@ -324,19 +316,17 @@ default_leaf_of(Oid parent)
 static void
 take_ddl_locks(const RfStore *store, Oid parent, Oid default_leaf)
 {
-	Oid			types[2] = {INT4OID, INT4OID};
-	Datum		values[2];
+	Oid	  types[2] = {INT4OID, INT4OID};
+	Datum values[2];
 
 	values[0] = Int32GetDatum(DDL_LOCK_CLASS);
 	values[1] = Int32GetDatum((int32) store->namespace_id);
 	rf_query_once("SELECT pg_advisory_xact_lock($1, $2)", 2, types, values,
 				  NULL);
-	run_ddl(rf_query_format(
-							"LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE",
+	run_ddl(rf_query_format("LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE",
 							rf_store_relation_name(parent)));
 	if (OidIsValid(default_leaf))
-		run_ddl(rf_query_format(
-								"LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE",
+		run_ddl(rf_query_format("LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE",
 								rf_store_relation_name(default_leaf)));
 }
 
@@ -345,11 +335,11 @@ build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
 			const char *tablespace)
 {
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("partition made");
-	DateADT		next = rf_partition_next_month(month);
-	char	   *from = date_text(month);
-	char	   *to = date_text(next);
-	char	   *name;
-	char	   *qualified;
+	DateADT		  next = rf_partition_next_month(month);
+	char		 *from = date_text(month);
+	char		 *to = date_text(next);
+	char		 *name;
+	char		 *qualified;
 
 	name_partition(store, parent, month, &name, &qualified);
 	entry.started_at = GetCurrentTimestamp();
@@ -360,8 +350,8 @@ build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
 		entry.events = take_waiting_rows(default_leaf, qualified, month, next);
 	rf_partition_guard(qualified);
 	run_ddl(rf_query_format(
-							"ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)",
-							rf_store_relation_name(parent), qualified, from, to));
+		"ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)",
+		rf_store_relation_name(parent), qualified, from, to));
 	rf_ledger_write(store, &entry);
 	return get_relname_relid(name, store->namespace_id);
 }
@@ -374,9 +364,9 @@ Oid
 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 					const char *tablespace)
 {
-	Oid			parent = rf_store_tier_parent(store, tier);
-	Oid			result = rf_partition_of_month(parent, month);
-	RfScope		scope;
+	Oid		parent = rf_store_tier_parent(store, tier);
+	Oid		result = rf_partition_of_month(parent, month);
+	RfScope scope;
 
 	if (OidIsValid(result))
 		return result;
@@ -404,10 +394,9 @@ tier_argument(const char *retention)
 		return RF_HOT;
 	if (strcmp(retention, "cold") == 0)
 		return RF_COLD;
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("\"%s\" is not a retention class", retention),
-			 errhint("Use \"hot\" or \"cold\".")));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("\"%s\" is not a retention class", retention),
+					errhint("Use \"hot\" or \"cold\".")));
 	return RF_HOT;
 }
 
@@ -415,24 +404,28 @@ static void
 check_month_argument(DateADT month)
 {
 	if (!rf_partition_month_has_name(month))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"month\" is out of range"),
-				 errhint("Months from 0001-01-01 to 9999-12-01 can have a partition.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"month\" is out of range"),
+			 errhint(
+				 "Months from 0001-01-01 to 9999-12-01 can have a partition.")));
 	if (rf_partition_month_of(rf_partition_start(month)) != month)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("%s is not the first day of a month", date_text(month)),
-				 errhint("Use %s.",
-						 date_text(rf_partition_month_of(rf_partition_start(month))))));
+				 errhint("Use %s.", date_text(rf_partition_month_of(
+										rf_partition_start(month))))));
 }
 
 Datum
 rf_create_partition(PG_FUNCTION_ARGS)
 {
-	char	   *tablespace = PG_ARGISNULL(2) ? NULL : pstrdup(NameStr(*PG_GETARG_NAME(2)));
-	char	   *tenant = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3));
-	RfTier		tier;
+	char  *tablespace = PG_ARGISNULL(2) ? NULL :
+										  pstrdup(NameStr(*PG_GETARG_NAME(2)));
+	char  *tenant = PG_ARGISNULL(3) ? NULL :
+									  text_to_cstring(PG_GETARG_TEXT_PP(3));
+	RfTier tier;
 
 	PreventCommandIfReadOnly("rf_create_partition()");
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))

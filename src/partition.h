@@ -16,23 +16,23 @@
 /* A leaf: the days it holds, upper excluded. */
 typedef struct RfPartition
 {
-	Oid			relid;
-	DateADT		lower;
-	DateADT		upper;
-	bool		is_default;
+	Oid		relid;
+	DateADT lower;
+	DateADT upper;
+	bool	is_default;
 } RfPartition;
 
-extern DateADT rf_partition_month_of(TimestampTz time);
+extern DateADT	   rf_partition_month_of(TimestampTz time);
 extern TimestampTz rf_partition_start(DateADT month);
-extern DateADT rf_partition_next_month(DateADT month);
+extern DateADT	   rf_partition_next_month(DateADT month);
 
 extern List *rf_partition_list(Oid parent);
-extern Oid	rf_partition_of_month(Oid parent, DateADT month);
-extern bool rf_partition_month_has_name(DateADT month);
-extern Oid	rf_partition_create(RfStore *store, RfTier tier, DateADT month,
-								const char *tablespace);
-extern void rf_partition_guard(const char *table);
-extern bool rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id,
-									  Snapshot snapshot);
+extern Oid	 rf_partition_of_month(Oid parent, DateADT month);
+extern bool	 rf_partition_month_has_name(DateADT month);
+extern Oid	 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
+								 const char *tablespace);
+extern void	 rf_partition_guard(const char *table);
+extern bool	 rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id,
+									   Snapshot snapshot);
 
-#endif							/* RF_PARTITION_H */
+#endif /* RF_PARTITION_H */

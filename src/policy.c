@@ -27,57 +27,57 @@
 #include "stream.h"
 
 /* Is a row of {source} or {hot} one that the move takes? */
-#define ELIGIBLE \
-	"created_at < $1 AND ($2::uuid IS NULL OR e.stream_id = $2)" \
+#define ELIGIBLE                                                  \
+	"created_at < $1 AND ($2::uuid IS NULL OR e.stream_id = $2)"  \
 	" AND (NOT $3::boolean OR EXISTS (SELECT FROM {streams} AS s" \
 	" WHERE s.stream_id = e.stream_id AND s.archived_at IS NOT NULL))"
 #define ELIGIBLE_ARGS TIMESTAMPTZOID, UUIDOID, BOOLOID
 
-static const RfStatement has_eligible = {
-	"SELECT 1 FROM ONLY {source} AS e WHERE " ELIGIBLE " LIMIT 1",
-	3, {ELIGIBLE_ARGS}
-};
+static const RfStatement has_eligible =
+	{"SELECT 1 FROM ONLY {source} AS e WHERE " ELIGIBLE " LIMIT 1",
+	 3,
+	 {ELIGIBLE_ARGS}};
 
-static const RfStatement eligible_months = {
-	"SELECT DISTINCT bucket_month FROM ONLY {source} AS e WHERE " ELIGIBLE,
-	3, {ELIGIBLE_ARGS}
-};
+static const RfStatement eligible_months =
+	{"SELECT DISTINCT bucket_month FROM ONLY {source} AS e WHERE " ELIGIBLE,
+	 3,
+	 {ELIGIBLE_ARGS}};
 
-static const RfStatement estimate_leaf = {
-	"SELECT greatest(CASE WHEN pg_stat_get_live_tuples($1) > 0"
-	" THEN pg_stat_get_live_tuples($1) ELSE reltuples::bigint END, 0)"
-	" FROM pg_class WHERE oid = $1",
-	1, {OIDOID}
-};
+static const RfStatement estimate_leaf =
+	{"SELECT greatest(CASE WHEN pg_stat_get_live_tuples($1) > 0"
+	 " THEN pg_stat_get_live_tuples($1) ELSE reltuples::bigint END, 0)"
+	 " FROM pg_class WHERE oid = $1",
+	 1,
+	 {OIDOID}};
 
 /* a row a month: month, events, streams, bytes in proportion */
-static const RfStatement plan_leaf = {
-	"SELECT bucket_month, events, streams,"
-	" (pg_total_relation_size($4) * events / total)::bigint FROM"
-	" (SELECT bucket_month, count(*) FILTER (WHERE ok) AS events,"
-	" count(DISTINCT stream_id) FILTER (WHERE ok) AS streams,"
-	" sum(count(*)) OVER () AS total FROM"
-	" (SELECT bucket_month, stream_id, " ELIGIBLE " AS ok"
-	" FROM ONLY {source} AS e) AS r"
-	" GROUP BY bucket_month) AS m WHERE events > 0 ORDER BY bucket_month",
-	4, {ELIGIBLE_ARGS, OIDOID}
-};
+static const RfStatement plan_leaf =
+	{"SELECT bucket_month, events, streams,"
+	 " (pg_total_relation_size($4) * events / total)::bigint FROM"
+	 " (SELECT bucket_month, count(*) FILTER (WHERE ok) AS events,"
+	 " count(DISTINCT stream_id) FILTER (WHERE ok) AS streams,"
+	 " sum(count(*)) OVER () AS total FROM"
+	 " (SELECT bucket_month, stream_id, " ELIGIBLE " AS ok"
+	 " FROM ONLY {source} AS e) AS r"
+	 " GROUP BY bucket_month) AS m WHERE events > 0 ORDER BY bucket_month",
+	 4,
+	 {ELIGIBLE_ARGS, OIDOID}};
 
-static const RfStatement count_streams = {
-	"SELECT count(DISTINCT stream_id) FROM {hot} AS e WHERE " ELIGIBLE,
-	3, {ELIGIBLE_ARGS}
-};
+static const RfStatement count_streams =
+	{"SELECT count(DISTINCT stream_id) FROM {hot} AS e WHERE " ELIGIBLE,
+	 3,
+	 {ELIGIBLE_ARGS}};
 
-static const RfStatement list_candidates = {
-	"SELECT stream_id, events, oldest, newest,"
-	" NOT EXISTS (SELECT FROM {hot} AS h"
-	" WHERE h.stream_id = o.stream_id AND h.created_at >= $1) FROM"
-	" (SELECT stream_id, count(*) AS events, min(created_at) AS oldest,"
-	" max(created_at) AS newest FROM {hot} AS e WHERE " ELIGIBLE
-	" GROUP BY stream_id ORDER BY oldest, stream_id LIMIT $4) AS o"
-	" ORDER BY oldest, stream_id",
-	4, {ELIGIBLE_ARGS, INT4OID}
-};
+static const RfStatement list_candidates =
+	{"SELECT stream_id, events, oldest, newest,"
+	 " NOT EXISTS (SELECT FROM {hot} AS h"
+	 " WHERE h.stream_id = o.stream_id AND h.created_at >= $1) FROM"
+	 " (SELECT stream_id, count(*) AS events, min(created_at) AS oldest,"
+	 " max(created_at) AS newest FROM {hot} AS e WHERE " ELIGIBLE
+	 " GROUP BY stream_id ORDER BY oldest, stream_id LIMIT $4) AS o"
+	 " ORDER BY oldest, stream_id",
+	 4,
+	 {ELIGIBLE_ARGS, INT4OID}};
 
 static void
 bind_spec(const RfMoveSpec *spec, Datum *values, char *nulls)
@@ -96,11 +96,11 @@ bind_spec(const RfMoveSpec *spec, Datum *values, char *nulls)
 List *
 rf_policy_sources(RfStore *store, const RfMoveSpec *spec)
 {
-	List	   *leaves = rf_partition_list(store->events_hot);
-	List	   *result = NIL;
-	DateADT		from = DATEVAL_NOBEGIN;
-	DateADT		to = DATEVAL_NOEND;
-	ListCell   *cell;
+	List	 *leaves = rf_partition_list(store->events_hot);
+	List	 *result = NIL;
+	DateADT	  from = DATEVAL_NOBEGIN;
+	DateADT	  to = DATEVAL_NOEND;
+	ListCell *cell;
 
 	if (spec->has_stream)
 	{
@@ -109,10 +109,9 @@ rf_policy_sources(RfStore *store, const RfMoveSpec *spec)
 		rf_stream_flush();
 		rf_stream_read_latest(store, &spec->stream_id, &state);
 		if (!state.exists)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_OBJECT),
-					 errmsg("stream %s does not exist",
-							rf_stream_id_text(&spec->stream_id))));
+			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+							errmsg("stream %s does not exist",
+								   rf_stream_id_text(&spec->stream_id))));
 		from = rf_partition_month_of(state.first_event_at);
 		to = rf_partition_month_of(state.last_event_at);
 	}
@@ -135,26 +134,29 @@ List *
 rf_policy_months(RfStore *store, const RfMoveSpec *spec,
 				 const RfPartition *source)
 {
-	bool		one_month = !source->is_default &&
-		rf_partition_next_month(source->lower) == source->upper;
-	List	   *months = NIL;
-	Datum		values[3];
-	char		nulls[4];
-	RfScope		scope;
-	uint64		rows;
+	bool one_month = !source->is_default &&
+					 rf_partition_next_month(source->lower) == source->upper;
+	List		 *months = NIL;
+	Datum		  values[3];
+	char		  nulls[4];
+	RfScope		  scope;
+	uint64		  rows;
 	MemoryContext context = CurrentMemoryContext;
 
 	bind_spec(spec, values, nulls);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	rows = rf_query_run(rf_store_plan_for(store, one_month ? &has_eligible :
-										  &eligible_months, source->relid,
-										  InvalidOid), values, nulls);
+	rows = rf_query_run(rf_store_plan_for(store,
+										  one_month ? &has_eligible :
+													  &eligible_months,
+										  source->relid, InvalidOid),
+						values, nulls);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 
-		months = lappend_int(months, one_month ? source->lower :
-							 DatumGetDateADT(rf_query_must(i, 1)));
+		months = lappend_int(months, one_month ?
+										 source->lower :
+										 DatumGetDateADT(rf_query_must(i, 1)));
 		MemoryContextSwitchTo(old);
 	}
 	rf_query_end(&scope);
@@ -165,15 +167,15 @@ rf_policy_months(RfStore *store, const RfMoveSpec *spec,
 int64
 rf_policy_estimate(RfStore *store, const RfMoveSpec *spec)
 {
-	List	   *sources = rf_policy_sources(store, spec);
-	int64		result = 0;
-	RfScope		scope;
-	ListCell   *cell;
+	List	 *sources = rf_policy_sources(store, spec);
+	int64	  result = 0;
+	RfScope	  scope;
+	ListCell *cell;
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	foreach(cell, sources)
 	{
-		Datum		value = ObjectIdGetDatum(((RfPartition *) lfirst(cell))->relid);
+		Datum value = ObjectIdGetDatum(((RfPartition *) lfirst(cell))->relid);
 
 		rf_query_run(rf_store_plan(store, &estimate_leaf), &value, NULL);
 		result += DatumGetInt64(rf_query_must(0, 1));
@@ -189,32 +191,33 @@ rf_policy_estimate(RfStore *store, const RfMoveSpec *spec)
 static uint64
 run_plan(RfStore *store, const RfMoveSpec *spec, const RfPartition *source)
 {
-	Datum		values[4];
-	char		nulls[4];
+	Datum values[4];
+	char  nulls[4];
 
 	bind_spec(spec, values, nulls);
 	values[3] = ObjectIdGetDatum(source->relid);
 	return rf_query_run(rf_store_plan_for(store, &plan_leaf, source->relid,
-										  InvalidOid), values, nulls);
+										  InvalidOid),
+						values, nulls);
 }
 
 /* Count what a move would take, and in how many batches. */
 void
-rf_policy_count(RfStore *store, const RfMoveSpec *spec,
-				int64 *events, int64 *streams, int32 *batches)
+rf_policy_count(RfStore *store, const RfMoveSpec *spec, int64 *events,
+				int64 *streams, int32 *batches)
 {
-	List	   *sources = rf_policy_sources(store, spec);
-	Datum		values[3];
-	char		nulls[4];
-	RfScope		scope;
-	ListCell   *cell;
+	List	 *sources = rf_policy_sources(store, spec);
+	Datum	  values[3];
+	char	  nulls[4];
+	RfScope	  scope;
+	ListCell *cell;
 
 	*events = *batches = 0;
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	foreach(cell, sources)
 	{
-		uint64		rows = run_plan(store, spec, lfirst(cell));
-		int64		of_leaf = 0;
+		uint64 rows = run_plan(store, spec, lfirst(cell));
+		int64  of_leaf = 0;
 
 		for (uint64 i = 0; i < rows; i++)
 			of_leaf += DatumGetInt64(rf_query_must(i, 2));
@@ -244,20 +247,20 @@ plan_reason(const RfMoveSpec *spec, const RfPartition *source)
 static void
 put_plan(RfStore *store, const RfMoveSpec *spec, ReturnSetInfo *rsinfo)
 {
-	List	   *sources = rf_policy_sources(store, spec);
-	RfScope		scope;
-	ListCell   *cell;
+	List	 *sources = rf_policy_sources(store, spec);
+	RfScope	  scope;
+	ListCell *cell;
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	foreach(cell, sources)
 	{
 		const RfPartition *source = lfirst(cell);
-		uint64		rows = run_plan(store, spec, source);
+		uint64			   rows = run_plan(store, spec, source);
 
 		for (uint64 i = 0; i < rows; i++)
 		{
-			Datum		values[7];
-			bool		nulls[7] = {0};
+			Datum values[7];
+			bool  nulls[7] = {0};
 
 			values[0] = rf_query_must(i, 1);
 			values[1] = ObjectIdGetDatum(source->relid);
@@ -277,9 +280,9 @@ static void
 put_candidates(RfStore *store, const RfMoveSpec *spec, int max_streams,
 			   ReturnSetInfo *rsinfo)
 {
-	Datum		values[4];
-	char		nulls[4];
-	RfScope		scope;
+	Datum	values[4];
+	char	nulls[4];
+	RfScope scope;
 
 	bind_spec(spec, values, nulls);
 	values[3] = Int32GetDatum(max_streams);
@@ -301,10 +304,9 @@ require_before(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 {
 	memset(spec, 0, sizeof(*spec));
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"before\" must not be null"),
-				 errhint("'infinity' takes everything.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"before\" must not be null"),
+						errhint("'infinity' takes everything.")));
 	spec->before = PG_GETARG_TIMESTAMPTZ(0);
 	spec->batch_size = RF_MAX_BATCH;
 }
@@ -313,10 +315,11 @@ Datum
 rf_archive_plan(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char	   *tenant = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3));
-	RfMoveSpec	spec;
-	List	   *stores;
-	ListCell   *cell;
+	char		  *tenant = PG_ARGISNULL(3) ? NULL :
+											  text_to_cstring(PG_GETARG_TEXT_PP(3));
+	RfMoveSpec	   spec;
+	List		  *stores;
+	ListCell	  *cell;
 
 	require_before(fcinfo, &spec);
 	spec.has_stream = !PG_ARGISNULL(1);
@@ -334,17 +337,17 @@ Datum
 rf_archive_candidates(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	int			max_streams = PG_ARGISNULL(1) ? 100 : PG_GETARG_INT32(1);
-	char	   *tenant = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3));
-	RfMoveSpec	spec;
-	List	   *stores;
-	ListCell   *cell;
+	int			   max_streams = PG_ARGISNULL(1) ? 100 : PG_GETARG_INT32(1);
+	char		  *tenant = PG_ARGISNULL(3) ? NULL :
+											  text_to_cstring(PG_GETARG_TEXT_PP(3));
+	RfMoveSpec	   spec;
+	List		  *stores;
+	ListCell	  *cell;
 
 	require_before(fcinfo, &spec);
 	if (max_streams < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"max_streams\" must not be negative")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"max_streams\" must not be negative")));
 	spec.only_archived = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
 	InitMaterializedSRF(fcinfo, 0);

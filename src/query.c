@@ -19,9 +19,9 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
-#include "catalog/namespace.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "tcop/dest.h"
@@ -52,7 +52,8 @@ rf_query_begin(RfScope *scope, Oid as_user, int sec_flags)
 	GetUserIdAndSecContext(&scope->userid, &scope->sec_context);
 	if (OidIsValid(as_user))
 		SetUserIdAndSecContext(as_user, scope->sec_context |
-							   SECURITY_LOCAL_USERID_CHANGE | sec_flags);
+											SECURITY_LOCAL_USERID_CHANGE |
+											sec_flags);
 
 	scope->guc_level = NewGUCNestLevel();
 	if (strcmp(namespace_search_path, SAFE_SEARCH_PATH) != 0)
@@ -78,7 +79,7 @@ rf_query_end(RfScope *scope)
 void
 rf_query_limit_lock_waits(int timeout_ms)
 {
-	char		value[16];
+	char value[16];
 
 	if (timeout_ms == 0 || (LockTimeout > 0 && LockTimeout <= timeout_ms))
 		return;
@@ -113,7 +114,7 @@ rf_query_commit(void)
 RfPlan
 rf_query_prepare(const char *sql, int nargs, const Oid *types)
 {
-	SPIPlanPtr	plan = SPI_prepare(sql, nargs, unconstify(Oid *, types));
+	SPIPlanPtr plan = SPI_prepare(sql, nargs, unconstify(Oid *, types));
 
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql,
@@ -140,8 +141,8 @@ expect_ok(int code)
 uint64
 rf_query_run(RfPlan plan, const Datum *values, const char *nulls)
 {
-	expect_ok(SPI_execute_plan(plan, unconstify(Datum *, values), nulls,
-							   false, 0));
+	expect_ok(
+		SPI_execute_plan(plan, unconstify(Datum *, values), nulls, false, 0));
 	return SPI_processed;
 }
 
@@ -190,8 +191,8 @@ rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
 			  Tuplestorestate *store)
 {
 	SPIExecuteOptions options = {0};
-	ParamListInfo params = NULL;
-	int			nargs = SPI_getargcount(plan);
+	ParamListInfo	  params = NULL;
+	int				  nargs = SPI_getargcount(plan);
 
 	if (nargs > 0)
 	{
@@ -214,12 +215,12 @@ rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
 }
 
 uint64
-rf_query_once(const char *sql, int nargs, const Oid *types,
-			  const Datum *values, const char *nulls)
+rf_query_once(const char *sql, int nargs, const Oid *types, const Datum *values,
+			  const char *nulls)
 {
 	expect_ok(SPI_execute_with_args(sql, nargs, unconstify(Oid *, types),
-									unconstify(Datum *, values), nulls,
-									false, 0));
+									unconstify(Datum *, values), nulls, false,
+									0));
 	return SPI_processed;
 }
 
@@ -238,16 +239,16 @@ rf_query_rows(void)
 Datum
 rf_query_value(uint64 row, int column, bool *isnull)
 {
-	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc,
-						 column, isnull);
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column,
+						 isnull);
 }
 
 /* The value of a column that is never null. */
 Datum
 rf_query_must(uint64 row, int column)
 {
-	bool		isnull;
-	Datum		value = rf_query_value(row, column, &isnull);
+	bool  isnull;
+	Datum value = rf_query_value(row, column, &isnull);
 
 	if (isnull)
 		elog(ERROR, "unexpected null in column %d", column);
@@ -257,7 +258,7 @@ rf_query_must(uint64 row, int column)
 bool
 rf_query_null(uint64 row, int column)
 {
-	bool		isnull;
+	bool isnull;
 
 	(void) rf_query_value(row, column, &isnull);
 	return isnull;
@@ -268,7 +269,7 @@ void
 rf_query_copy_row(uint64 row, Datum *values, bool *nulls, int ncolumns,
 				  MemoryContext context)
 {
-	TupleDesc	tupdesc = SPI_tuptable->tupdesc;
+	TupleDesc	  tupdesc = SPI_tuptable->tupdesc;
 	MemoryContext old = MemoryContextSwitchTo(context);
 
 	Assert(tupdesc->natts >= ncolumns);
@@ -291,7 +292,7 @@ char *
 rf_query_format(const char *format, ...)
 {
 	StringInfoData buf;
-	va_list		args;
+	va_list		   args;
 
 	initStringInfo(&buf);
 	va_start(args, format);
@@ -309,8 +310,8 @@ rf_query_format(const char *format, ...)
 									   quote_identifier(va_arg(args, char *)));
 				break;
 			case 'L':
-				appendStringInfoString(&buf,
-									   quote_literal_cstr(va_arg(args, char *)));
+				appendStringInfoString(&buf, quote_literal_cstr(
+												 va_arg(args, char *)));
 				break;
 			case 's':
 				appendStringInfoString(&buf, va_arg(args, char *));

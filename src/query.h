@@ -19,9 +19,9 @@ typedef struct _SPI_plan *RfPlan;
 /* What to give back when a scope ends. */
 typedef struct RfScope
 {
-	Oid			userid;
-	int			sec_context;
-	int			guc_level;
+	Oid userid;
+	int sec_context;
+	int guc_level;
 } RfScope;
 
 /* scopes */
@@ -34,27 +34,27 @@ extern void rf_query_commit(void);
 
 /* kept plans */
 extern RfPlan rf_query_prepare(const char *sql, int nargs, const Oid *types);
-extern void rf_query_forget(RfPlan plan);
+extern void	  rf_query_forget(RfPlan plan);
 
 /* running; all but ddl return the number of rows */
 extern uint64 rf_query_run(RfPlan plan, const Datum *values, const char *nulls);
-extern bool rf_query_try(RfPlan plan, const Datum *values, const char *nulls,
-						 int caught_sqlstate, ErrorData **error);
-extern void rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
-						  Tuplestorestate *store);
+extern bool	  rf_query_try(RfPlan plan, const Datum *values, const char *nulls,
+						   int caught_sqlstate, ErrorData **error);
+extern void	  rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
+							Tuplestorestate *store);
 extern uint64 rf_query_once(const char *sql, int nargs, const Oid *types,
 							const Datum *values, const char *nulls);
-extern void rf_query_ddl(const char *sql);
+extern void	  rf_query_ddl(const char *sql);
 
 /* the rows of the last run in this scope */
 extern uint64 rf_query_rows(void);
-extern Datum rf_query_value(uint64 row, int column, bool *isnull);
-extern Datum rf_query_must(uint64 row, int column);
-extern bool rf_query_null(uint64 row, int column);
-extern void rf_query_copy_row(uint64 row, Datum *values, bool *nulls,
-							  int ncolumns, MemoryContext context);
+extern Datum  rf_query_value(uint64 row, int column, bool *isnull);
+extern Datum  rf_query_must(uint64 row, int column);
+extern bool	  rf_query_null(uint64 row, int column);
+extern void	  rf_query_copy_row(uint64 row, Datum *values, bool *nulls,
+								int ncolumns, MemoryContext context);
 
 /* identifiers and literals in statements that take no parameters */
 extern char *rf_query_format(const char *format, ...);
 
-#endif							/* RF_QUERY_H */
+#endif /* RF_QUERY_H */

@@ -27,50 +27,45 @@
 #include "store.h"
 #include "stream.h"
 
-#define RESULT_COLUMNS \
-	"global_seq, stream_id, stream_seq, event_type, body, headers," \
+#define RESULT_COLUMNS                                                  \
+	"global_seq, stream_id, stream_seq, event_type, body, headers,"     \
 	" causation_id, correlation_id, event_version, tenant_id, user_id," \
 	" is_tombstone, created_at, retention_class"
 
 #define FROM_HOT " FROM {events} WHERE retention_class = 'hot'"
 #define FROM_ALL " FROM {all} WHERE true"
 
-#define OF_STREAM \
-	" AND stream_id = $1 AND bucket_month BETWEEN $4 AND $5"
+#define OF_STREAM " AND stream_id = $1 AND bucket_month BETWEEN $4 AND $5"
 #define FORWARD " AND stream_seq > $2 ORDER BY stream_seq LIMIT $3"
 #define BACKWARD \
 	" AND ($2 = 0 OR stream_seq < $2) ORDER BY stream_seq DESC LIMIT $3"
-#define STREAM_ARGS 5, {UUIDOID, INT4OID, INT8OID, DATEOID, DATEOID}
+#define STREAM_ARGS                                 \
+	5,                                              \
+	{                                               \
+		UUIDOID, INT4OID, INT8OID, DATEOID, DATEOID \
+	}
 
 #define AFTER " AND global_seq > $1"
 #define OF_TYPES " AND event_type = ANY ($3)"
 #define IN_ORDER " ORDER BY global_seq LIMIT $2"
 
 /* [include archived][backward] */
-static const RfStatement read_stream[2][2] = {
-	{
-		{"SELECT " RESULT_COLUMNS FROM_HOT OF_STREAM FORWARD, STREAM_ARGS},
-		{"SELECT " RESULT_COLUMNS FROM_HOT OF_STREAM BACKWARD, STREAM_ARGS}
-	},
-	{
-		{"SELECT " RESULT_COLUMNS FROM_ALL OF_STREAM FORWARD, STREAM_ARGS},
-		{"SELECT " RESULT_COLUMNS FROM_ALL OF_STREAM BACKWARD, STREAM_ARGS}
-	}
-};
+static const RfStatement read_stream[2][2] =
+	{{{"SELECT " RESULT_COLUMNS FROM_HOT OF_STREAM FORWARD, STREAM_ARGS},
+	  {"SELECT " RESULT_COLUMNS FROM_HOT OF_STREAM BACKWARD, STREAM_ARGS}},
+	 {{"SELECT " RESULT_COLUMNS FROM_ALL OF_STREAM FORWARD, STREAM_ARGS},
+	  {"SELECT " RESULT_COLUMNS FROM_ALL OF_STREAM BACKWARD, STREAM_ARGS}}};
 
 /* [include archived][of some types] */
-static const RfStatement read_all[2][2] = {
-	{
-		{"SELECT " RESULT_COLUMNS FROM_HOT AFTER IN_ORDER, 2, {INT8OID, INT8OID}},
-		{"SELECT " RESULT_COLUMNS FROM_HOT AFTER OF_TYPES IN_ORDER, 3,
-			{INT8OID, INT8OID, TEXTARRAYOID}}
-	},
-	{
-		{"SELECT " RESULT_COLUMNS FROM_ALL AFTER IN_ORDER, 2, {INT8OID, INT8OID}},
-		{"SELECT " RESULT_COLUMNS FROM_ALL AFTER OF_TYPES IN_ORDER, 3,
-			{INT8OID, INT8OID, TEXTARRAYOID}}
-	}
-};
+static const RfStatement read_all[2][2] =
+	{{{"SELECT " RESULT_COLUMNS FROM_HOT AFTER IN_ORDER, 2, {INT8OID, INT8OID}},
+	  {"SELECT " RESULT_COLUMNS FROM_HOT AFTER OF_TYPES IN_ORDER,
+	   3,
+	   {INT8OID, INT8OID, TEXTARRAYOID}}},
+	 {{"SELECT " RESULT_COLUMNS FROM_ALL AFTER IN_ORDER, 2, {INT8OID, INT8OID}},
+	  {"SELECT " RESULT_COLUMNS FROM_ALL AFTER OF_TYPES IN_ORDER,
+	   3,
+	   {INT8OID, INT8OID, TEXTARRAYOID}}}};
 
 /* SQL interface */
 
@@ -82,7 +77,7 @@ run_read(FunctionCallInfo fcinfo, RfStore *store, const RfStatement *statement,
 		 const Datum *values, const char *nulls)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	RfScope		scope;
+	RfScope		   scope;
 
 	rf_query_begin(&scope, InvalidOid, 0);
 	rf_query_into(rf_store_plan(store, statement), values, nulls,
@@ -98,28 +93,27 @@ take_limit(FunctionCallInfo fcinfo, int arg, Datum *value, char *null)
 	if (PG_ARGISNULL(arg))
 		return;
 	if (PG_GETARG_INT32(arg) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"max_events\" must not be negative")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"max_events\" must not be negative")));
 	*value = Int64GetDatum(PG_GETARG_INT32(arg));
 }
 
 Datum
 rf_read_stream(PG_FUNCTION_ARGS)
 {
-	bool		backward = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
-	char	   *tenant = PG_ARGISNULL(5) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(5));
-	RfStore    *store = rf_store_get(tenant, RF_RIGHT_READ);
+	bool		  backward = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	char		 *tenant = PG_ARGISNULL(5) ? NULL :
+											 text_to_cstring(PG_GETARG_TEXT_PP(5));
+	RfStore		 *store = rf_store_get(tenant, RF_RIGHT_READ);
 	RfStreamState then;
 	RfStreamState now;
-	bool		archived;
-	Datum		values[5] = {0};
-	char		nulls[5] = {' ', ' ', ' ', ' ', ' '};
+	bool		  archived;
+	Datum		  values[5] = {0};
+	char		  nulls[5] = {' ', ' ', ' ', ' ', ' '};
 
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"stream_id\" must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"stream_id\" must not be null")));
 	InitMaterializedSRF(fcinfo, 0);
 	take_limit(fcinfo, 2, &values[2], &nulls[2]);
 	rf_stream_read(store, PG_GETARG_UUID_P(0), GetActiveSnapshot(), &then);
@@ -127,7 +121,7 @@ rf_read_stream(PG_FUNCTION_ARGS)
 	if (!then.exists || !now.exists)
 		return (Datum) 0;
 	archived = PG_ARGISNULL(4) ? !then.archived || store->include_archived :
-		PG_GETARG_BOOL(4);
+								 PG_GETARG_BOOL(4);
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = PG_ARGISNULL(1) ? Int32GetDatum(0) : PG_GETARG_DATUM(1);
 	values[3] = DateADTGetDatum(rf_partition_month_of(now.first_event_at));
@@ -139,13 +133,14 @@ rf_read_stream(PG_FUNCTION_ARGS)
 Datum
 rf_read_all(PG_FUNCTION_ARGS)
 {
-	char	   *tenant = PG_ARGISNULL(4) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(4));
-	RfStore    *store = rf_store_get(tenant, RF_RIGHT_READ);
-	bool		of_types = !PG_ARGISNULL(2);
-	bool		archived = PG_ARGISNULL(3) ? store->include_archived :
-		PG_GETARG_BOOL(3);
-	Datum		values[3] = {0};
-	char		nulls[3] = {' ', ' ', ' '};
+	char	*tenant = PG_ARGISNULL(4) ? NULL :
+										text_to_cstring(PG_GETARG_TEXT_PP(4));
+	RfStore *store = rf_store_get(tenant, RF_RIGHT_READ);
+	bool	 of_types = !PG_ARGISNULL(2);
+	bool	 archived = PG_ARGISNULL(3) ? store->include_archived :
+										  PG_GETARG_BOOL(3);
+	Datum	 values[3] = {0};
+	char	 nulls[3] = {' ', ' ', ' '};
 
 	InitMaterializedSRF(fcinfo, 0);
 	take_limit(fcinfo, 1, &values[1], &nulls[1]);

@@ -39,67 +39,69 @@
 #include "store.h"
 #include "stream.h"
 
-static const RfStatement redirect_to_archive = {
-	"INSERT INTO {archive}"
-	" ({columns}, retention_class, migrated_at, migrated_by)"
-	" VALUES ({params}, 'cold', now(), 'archive_redirect')",
-	RF_COLUMN_ARGS, {0}
-};
+static const RfStatement redirect_to_archive =
+	{"INSERT INTO {archive}"
+	 " ({columns}, retention_class, migrated_at, migrated_by)"
+	 " VALUES ({params}, 'cold', now(), 'archive_redirect')",
+	 RF_COLUMN_ARGS,
+	 {0}};
 
-static const RfStatement redirect_to_branch = {
-	"INSERT INTO {events} ({columns}, retention_class)"
-	" VALUES ({params}, 'cold')",
-	RF_COLUMN_ARGS, {0}
-};
+static const RfStatement redirect_to_branch =
+	{"INSERT INTO {events} ({columns}, retention_class)"
+	 " VALUES ({params}, 'cold')",
+	 RF_COLUMN_ARGS,
+	 {0}};
 
 /* A row on its way: what the trigger reads of it. */
 typedef struct Row
 {
 	pg_uuid_t  *stream_id;
-	int32		stream_seq;		/* 0: none given */
+	int32		stream_seq; /* 0: none given */
 	TimestampTz created_at;
 	DateADT		bucket_month;
 	int64		global_seq;
-	bool		cold;			/* its retention_class */
+	bool		cold; /* its retention_class */
 	text	   *key;
 } Row;
 
 static Datum
 must_get(TupleTableSlot *slot, AttrNumber attnum)
 {
-	bool		isnull;
-	Datum		value = slot_getattr(slot, attnum, &isnull);
+	bool  isnull;
+	Datum value = slot_getattr(slot, attnum, &isnull);
 
 	if (isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_NOT_NULL_VIOLATION),
-				 errmsg("null value in column \"%s\" of \"events\"",
-						NameStr(TupleDescAttr(slot->tts_tupleDescriptor,
-											  attnum - 1)->attname))));
+		ereport(ERROR, (errcode(ERRCODE_NOT_NULL_VIOLATION),
+						errmsg("null value in column \"%s\" of \"events\"",
+							   NameStr(TupleDescAttr(slot->tts_tupleDescriptor,
+													 attnum - 1)
+										   ->attname))));
 	return value;
 }
 
 static void
 read_row(TupleTableSlot *slot, const RfLeaf *leaf, Row *row)
 {
-	bool		isnull;
-	Datum		value;
-	text	   *class;
+	bool  isnull;
+	Datum value;
+	text *class;
 
 	row->stream_id = DatumGetUUIDP(must_get(slot, leaf->stream_id));
 	value = slot_getattr(slot, leaf->stream_seq, &isnull);
 	row->stream_seq = isnull ? 0 : DatumGetInt32(value);
 	if (!isnull && row->stream_seq <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("stream_seq %d is not positive", row->stream_seq),
-				 errhint("The first event of a stream has number 1; leave stream_seq out to get the next number.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("stream_seq %d is not positive", row->stream_seq),
+			 errhint(
+				 "The first event of a stream has number 1; leave stream_seq out to get the next number.")));
 	row->created_at = DatumGetTimestampTz(must_get(slot, leaf->created_at));
 	row->bucket_month = DatumGetDateADT(must_get(slot, leaf->bucket_month));
 	row->global_seq = DatumGetInt64(must_get(slot, leaf->global_seq));
 	class = DatumGetTextPP(must_get(slot, leaf->retention_class));
 	row->cold = VARSIZE_ANY_EXHDR(class) == strlen("cold") &&
-		memcmp(VARDATA_ANY(class), "cold", strlen("cold")) == 0;
+				memcmp(VARDATA_ANY(class), "cold", strlen("cold")) == 0;
 	row->key = rf_key_of_headers(must_get(slot, leaf->headers));
 }
 
@@ -107,26 +109,28 @@ read_row(TupleTableSlot *slot, const RfLeaf *leaf, Row *row)
 static void
 check_month(const Row *row)
 {
-	DateADT		month;
+	DateADT month;
 
 	if (TIMESTAMP_NOT_FINITE(row->created_at))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("created_at of an event must be finite")));
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("created_at of an event must be finite")));
 	month = rf_partition_month_of(row->created_at);
 	if (month != row->bucket_month)
 	{
-		char		wanted[MAXDATELEN + 1];
+		char		 wanted[MAXDATELEN + 1];
 		struct pg_tm tm = {0};
 
 		j2date(month + POSTGRES_EPOCH_JDATE, &tm.tm_year, &tm.tm_mon,
 			   &tm.tm_mday);
 		EncodeDateOnly(&tm, USE_ISO_DATES, wanted);
-		ereport(ERROR,
-				(errcode(ERRCODE_CHECK_VIOLATION),
-				 errmsg("bucket_month of an event must be the month of its created_at"),
-				 errhint("Insert DATE '%s' as bucket_month too, or append with rf_append().",
-						 wanted)));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_CHECK_VIOLATION),
+			 errmsg(
+				 "bucket_month of an event must be the month of its created_at"),
+			 errhint(
+				 "Insert DATE '%s' as bucket_month too, or append with rf_append().",
+				 wanted)));
 	}
 }
 
@@ -137,13 +141,13 @@ check_month(const Row *row)
 /* The row's values, in the order of the store's columns. */
 static void
 collect_values(const RfStore *store, TupleTableSlot *slot, Oid leaf,
-			   AttrNumber seq_column, int32 stream_seq,
-			   Datum *values, char *nulls)
+			   AttrNumber seq_column, int32 stream_seq, Datum *values,
+			   char *nulls)
 {
 	for (int i = 0; i < store->ncolumns; i++)
 	{
-		AttrNumber	attnum = get_attnum(leaf, store->column_names[i]);
-		bool		isnull = false;
+		AttrNumber attnum = get_attnum(leaf, store->column_names[i]);
+		bool	   isnull = false;
 
 		if (attnum == seq_column)
 			values[i] = Int32GetDatum(stream_seq);
@@ -162,29 +166,30 @@ static void
 write_cold(RfStore *store, TupleTableSlot *slot, const RfLeaf *leaf,
 		   int32 stream_seq)
 {
-	bool		branch = store->backend == RF_PARTITIONED;
-	Oid			target = branch ? store->events : store->events_archive;
-	bool		as_caller = check_enable_rls(store->events, InvalidOid,
-											 true) == RLS_ENABLED;
-	Datum	   *values = palloc(sizeof(Datum) * store->ncolumns);
-	char	   *nulls = palloc(store->ncolumns);
-	RfScope		scope;
-	RfPlan		plan;
+	bool branch = store->backend == RF_PARTITIONED;
+	Oid	 target = branch ? store->events : store->events_archive;
+	bool as_caller = check_enable_rls(store->events, InvalidOid, true) ==
+					 RLS_ENABLED;
+	Datum  *values = palloc(sizeof(Datum) * store->ncolumns);
+	char   *nulls = palloc(store->ncolumns);
+	RfScope scope;
+	RfPlan	plan;
 
 	if (!branch)
 		rf_store_require_same_columns(store);
 	collect_values(store, slot, leaf->relid, leaf->stream_seq, stream_seq,
 				   values, nulls);
 	rf_query_begin(&scope, as_caller ? InvalidOid : store->owner, 0);
-	plan = rf_store_plan(store, branch ? &redirect_to_branch :
-						 &redirect_to_archive);
+	plan = rf_store_plan(store,
+						 branch ? &redirect_to_branch : &redirect_to_archive);
 	rf_store_expect_write(target);
 	if (rf_query_run(plan, values, nulls) != 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("an event of an archived stream was not written to \"%s\"",
-						get_rel_name(target)),
-				 errhint("Look for a trigger or a rule that skips rows.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("an event of an archived stream was not written to \"%s\"",
+					get_rel_name(target)),
+			 errhint("Look for a trigger or a rule that skips rows.")));
 	rf_store_expect_no_write();
 	rf_query_end(&scope);
 	pfree(values);
@@ -196,7 +201,7 @@ static bool
 goes_cold(const RfStore *store, const RfHead *head)
 {
 	return head->archived &&
-		(store->redirect_enabled || store->backend == RF_PARTITIONED);
+		   (store->redirect_enabled || store->backend == RF_PARTITIONED);
 }
 
 /*
@@ -207,7 +212,7 @@ goes_cold(const RfStore *store, const RfHead *head)
 static bool
 number_row(RfFrame *frame, RfHead *head, const Row *row, int32 *stream_seq)
 {
-	RfKey		key;
+	RfKey key;
 
 	*stream_seq = rf_stream_number(frame, head, row->stream_seq);
 	if (*stream_seq == 0)
@@ -227,9 +232,9 @@ static HeapTuple
 with_stream_seq(HeapTuple tuple, TupleDesc tupdesc, AttrNumber attnum,
 				int32 stream_seq)
 {
-	int			column = attnum;
-	Datum		value = Int32GetDatum(stream_seq);
-	bool		isnull = false;
+	int	  column = attnum;
+	Datum value = Int32GetDatum(stream_seq);
+	bool  isnull = false;
 
 	return heap_modify_tuple_by_cols(tuple, tupdesc, 1, &column, &value,
 									 &isnull);
@@ -239,13 +244,13 @@ with_stream_seq(HeapTuple tuple, TupleDesc tupdesc, AttrNumber attnum,
 static HeapTuple
 process_row(RfFrame *frame, TriggerData *trigdata)
 {
-	RfStore    *store = rf_stream_frame_store(frame);
-	const RfLeaf *leaf = rf_stream_frame_leaf(frame);
+	RfStore		   *store = rf_stream_frame_store(frame);
+	const RfLeaf   *leaf = rf_stream_frame_leaf(frame);
 	TupleTableSlot *slot = trigdata->tg_trigslot;
-	RfHead	   *head;
-	Row			row;
-	int32		stream_seq;
-	bool		cold;
+	RfHead		   *head;
+	Row				row;
+	int32			stream_seq;
+	bool			cold;
 
 	read_row(slot, leaf, &row);
 	rf_stream_saw_global_seq(frame, row.global_seq);
@@ -253,11 +258,13 @@ process_row(RfFrame *frame, TriggerData *trigdata)
 		return trigdata->tg_trigtuple;
 	check_month(&row);
 	if (row.cold && store->backend != RF_PARTITIONED)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("cold events of schema \"%s\" are kept in \"events_archive\"",
-						store->schema),
-				 errhint("Insert events without retention_class.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(
+				 "cold events of schema \"%s\" are kept in \"events_archive\"",
+				 store->schema),
+			 errhint("Insert events without retention_class.")));
 
 	head = rf_stream_head(frame, row.stream_id);
 	if (!number_row(frame, head, &row, &stream_seq))
@@ -302,8 +309,8 @@ Datum
 rf_events_open(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = require_trigger(fcinfo, true, false);
-	Oid			events = RelationGetRelid(trigdata->tg_relation);
-	bool		trusted = rf_store_take_expected_write(events);
+	Oid			 events = RelationGetRelid(trigdata->tg_relation);
+	bool		 trusted = rf_store_take_expected_write(events);
 
 	rf_stream_open_frame(rf_store_of_events(events), trusted);
 	return PointerGetDatum(NULL);
@@ -313,8 +320,8 @@ Datum
 rf_events_redirect_archived(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = require_trigger(fcinfo, true, true);
-	Relation	rel = trigdata->tg_relation;
-	RfFrame    *frame = rf_stream_find_frame(RelationGetRelid(rel));
+	Relation	 rel = trigdata->tg_relation;
+	RfFrame		*frame = rf_stream_find_frame(RelationGetRelid(rel));
 
 	if (frame == NULL)
 		ereport(ERROR,
@@ -329,20 +336,20 @@ Datum
 rf_events_close(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = require_trigger(fcinfo, false, false);
-	RfFrame    *frame = rf_stream_frame_of_events(
-												  RelationGetRelid(trigdata->tg_relation));
-	RfStore    *store;
-	int64		max_global_seq;
-	bool		silent;
+	RfFrame		*frame = rf_stream_frame_of_events(
+			RelationGetRelid(trigdata->tg_relation));
+	RfStore		*store;
+	int64		 max_global_seq;
+	bool		 silent;
 	const RfKey *keys;
-	int			nkeys;
+	int			 nkeys;
 
 	if (frame == NULL)
 		elog(ERROR, "a statement on \"events\" ends that has not begun");
 	store = rf_stream_frame_store(frame);
 	max_global_seq = rf_stream_frame_max_global_seq(frame);
 	silent = rf_stream_frame_trusted(frame) || !store->notify_enabled ||
-		max_global_seq == 0;
+			 max_global_seq == 0;
 	keys = rf_stream_frame_keys(frame, &nkeys);
 	rf_key_claim(store, keys, nkeys);
 	rf_stream_close_frame(frame);

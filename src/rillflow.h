@@ -49,20 +49,20 @@ typedef enum RfBackend
 /* Which events a move is asked to take. */
 typedef struct RfMoveSpec
 {
-	TimestampTz before;			/* events created before this */
-	int			batch_size;		/* events a batch holds at most */
-	bool		has_stream;		/* of one stream only? */
-	pg_uuid_t	stream_id;		/* that stream */
-	bool		only_archived;	/* of archived streams only? */
+	TimestampTz before;		   /* events created before this */
+	int			batch_size;	   /* events a batch holds at most */
+	bool		has_stream;	   /* of one stream only? */
+	pg_uuid_t	stream_id;	   /* that stream */
+	bool		only_archived; /* of archived streams only? */
 } RfMoveSpec;
 
 /* An idempotency key, and the event that bears it. */
 typedef struct RfKey
 {
-	text	   *key;
-	pg_uuid_t	stream_id;
-	int32		stream_seq;
-	int64		global_seq;
+	text	 *key;
+	pg_uuid_t stream_id;
+	int32	  stream_seq;
+	int64	  global_seq;
 } RfKey;
 
 static inline const char *
@@ -77,4 +77,4 @@ rf_uuid_equal(const pg_uuid_t *a, const pg_uuid_t *b)
 	return memcmp(a->data, b->data, UUID_LEN) == 0;
 }
 
-#endif							/* RILLFLOW_H */
+#endif /* RILLFLOW_H */

@@ -21,44 +21,43 @@
 #include "query.h"
 #include "store.h"
 
-static const RfStatement count_streams = {
-	"SELECT count(*) FILTER (WHERE archived_at IS NULL),"
-	" count(*) FILTER (WHERE archived_at IS NOT NULL) FROM {streams}",
-	0, {0}
-};
+static const RfStatement count_streams =
+	{"SELECT count(*) FILTER (WHERE archived_at IS NULL),"
+	 " count(*) FILTER (WHERE archived_at IS NOT NULL) FROM {streams}",
+	 0,
+	 {0}};
 
 /* the counters of the server where it has any, else what ANALYZE found */
-static const RfStatement measure_leaf = {
-	"SELECT CASE WHEN pg_stat_get_live_tuples(c.oid) > 0"
-	" OR pg_stat_get_tuples_inserted(c.oid) > 0"
-	" OR pg_stat_get_tuples_deleted(c.oid) > 0"
-	" THEN greatest(pg_stat_get_live_tuples(c.oid), 0)"
-	" ELSE greatest(c.reltuples::bigint, 0) END,"
-	" pg_total_relation_size(c.oid)"
-	" FROM pg_class AS c WHERE c.oid = $1",
-	1, {OIDOID}
-};
+static const RfStatement measure_leaf =
+	{"SELECT CASE WHEN pg_stat_get_live_tuples(c.oid) > 0"
+	 " OR pg_stat_get_tuples_inserted(c.oid) > 0"
+	 " OR pg_stat_get_tuples_deleted(c.oid) > 0"
+	 " THEN greatest(pg_stat_get_live_tuples(c.oid), 0)"
+	 " ELSE greatest(c.reltuples::bigint, 0) END,"
+	 " pg_total_relation_size(c.oid)"
+	 " FROM pg_class AS c WHERE c.oid = $1",
+	 1,
+	 {OIDOID}};
 
-static const RfStatement count_leaf = {
-	"SELECT count(*) FROM ONLY {source}", 0, {0}
-};
+static const RfStatement count_leaf = {"SELECT count(*) FROM ONLY {source}",
+									   0,
+									   {0}};
 
-static const RfStatement oldest_in_leaf = {
-	"SELECT min(created_at) FROM ONLY {source}", 0, {0}
-};
+static const RfStatement oldest_in_leaf =
+	{"SELECT min(created_at) FROM ONLY {source}", 0, {0}};
 
 typedef struct TierStatus
 {
-	int64		events;
-	int64		bytes;
-	int64		default_events;
+	int64 events;
+	int64 bytes;
+	int64 default_events;
 } TierStatus;
 
 static void
 add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 {
-	Datum		value = ObjectIdGetDatum(leaf->relid);
-	int64		events;
+	Datum value = ObjectIdGetDatum(leaf->relid);
+	int64 events;
 
 	rf_query_run(rf_store_plan(store, &measure_leaf), &value, NULL);
 	events = DatumGetInt64(rf_query_must(0, 1));
@@ -66,7 +65,8 @@ add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 	if (leaf->is_default)
 	{
 		rf_query_run(rf_store_plan_for(store, &count_leaf, leaf->relid,
-									   InvalidOid), NULL, NULL);
+									   InvalidOid),
+					 NULL, NULL);
 		events = DatumGetInt64(rf_query_must(0, 1));
 		status->default_events += events;
 	}
@@ -76,8 +76,8 @@ add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 static void
 add_tier(RfStore *store, Oid parent, TierStatus *status)
 {
-	List	   *leaves = rf_partition_list(parent);
-	ListCell   *cell;
+	List	 *leaves = rf_partition_list(parent);
+	ListCell *cell;
 
 	foreach(cell, leaves)
 	{
@@ -100,13 +100,14 @@ oldest_hot(RfStore *store)
 	foreach(cell, leaves)
 	{
 		RfPartition *leaf = lfirst(cell);
-		bool		isnull;
-		Datum		value;
+		bool		 isnull;
+		Datum		 value;
 
 		if (!leaf->is_default && !TIMESTAMP_IS_NOEND(oldest))
 			continue;
 		rf_query_run(rf_store_plan_for(store, &oldest_in_leaf, leaf->relid,
-									   InvalidOid), NULL, NULL);
+									   InvalidOid),
+					 NULL, NULL);
 		value = rf_query_value(0, 1, &isnull);
 		if (!isnull)
 			oldest = Min(oldest, DatumGetTimestampTz(value));
@@ -137,8 +138,8 @@ put_status(RfStore *store, ReturnSetInfo *rsinfo)
 	values[0] = DirectFunctionCall1(namein, CStringGetDatum(store->schema));
 	nulls[1] = store->tenant == NULL;
 	values[1] = nulls[1] ? (Datum) 0 : CStringGetTextDatum(store->tenant);
-	values[2] = CStringGetTextDatum(store->backend == RF_PARTITIONED ?
-									"partitioned" : "dual_table");
+	values[2] = CStringGetTextDatum(
+		store->backend == RF_PARTITIONED ? "partitioned" : "dual_table");
 	values[3] = BoolGetDatum(store->redirect_enabled);
 	values[6] = Int64GetDatum(hot.events);
 	values[7] = Int64GetDatum(cold.events);
@@ -160,9 +161,10 @@ Datum
 rf_archive_status(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char	   *tenant = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
-	List	   *stores = rf_store_list(tenant, RF_RIGHT_READ);
-	ListCell   *cell;
+	char		  *tenant = PG_ARGISNULL(0) ? NULL :
+											  text_to_cstring(PG_GETARG_TEXT_PP(0));
+	List		  *stores = rf_store_list(tenant, RF_RIGHT_READ);
+	ListCell	  *cell;
 
 	InitMaterializedSRF(fcinfo, 0);
 	foreach(cell, stores)

@@ -63,33 +63,32 @@
 typedef struct PlanKey
 {
 	const RfStatement *statement;
-	Oid			source;
-	Oid			target;
+	Oid				   source;
+	Oid				   target;
 } PlanKey;
 
 typedef struct PlanEntry
 {
-	PlanKey		key;
-	RfPlan		plan;
+	PlanKey key;
+	RfPlan	plan;
 } PlanEntry;
 
 typedef struct StoreEntry
 {
-	Oid			namespace_id;
-	RfStore    *store;
+	Oid		 namespace_id;
+	RfStore *store;
 } StoreEntry;
 
-const char *const rf_store_table_names[] = {
-	"rf_streams", "events", "events_archive", "events_all",
-	"rf_archive_config", "rf_event_keys", "rf_archive_log", NULL
-};
+const char *const rf_store_table_names[] =
+	{"rf_streams",		  "events",		   "events_archive", "events_all",
+	 "rf_archive_config", "rf_event_keys", "rf_archive_log", NULL};
 
-static HTAB *stores = NULL;
-static HTAB *leaves = NULL;
+static HTAB	   *stores = NULL;
+static HTAB	   *leaves = NULL;
 static RfStore *retired = NULL;
-static Oid	registry = InvalidOid;
-static Oid	extension_schema = InvalidOid;
-static List *expected_writes = NIL;
+static Oid		registry = InvalidOid;
+static Oid		extension_schema = InvalidOid;
+static List	   *expected_writes = NIL;
 
 /*
  * Cache upkeep
@@ -107,17 +106,17 @@ static bool
 store_uses(const RfStore *store, Oid relid)
 {
 	return relid == store->events || relid == store->events_hot ||
-		relid == store->events_cold || relid == store->events_archive ||
-		relid == store->events_all || relid == store->streams ||
-		relid == store->config || relid == store->keys ||
-		relid == store->log;
+		   relid == store->events_cold || relid == store->events_archive ||
+		   relid == store->events_all || relid == store->streams ||
+		   relid == store->config || relid == store->keys ||
+		   relid == store->log;
 }
 
 static void
 forget_stores(Oid relid)
 {
 	HASH_SEQ_STATUS status;
-	StoreEntry *entry;
+	StoreEntry	   *entry;
 
 	if (stores == NULL)
 		return;
@@ -135,7 +134,7 @@ static void
 forget_leaves(Oid relid)
 {
 	HASH_SEQ_STATUS status;
-	RfLeaf	   *leaf;
+	RfLeaf		   *leaf;
 
 	if (leaves == NULL)
 		return;
@@ -180,9 +179,9 @@ free_retired(void)
 {
 	while (retired != NULL)
 	{
-		RfStore    *store = retired;
+		RfStore		   *store = retired;
 		HASH_SEQ_STATUS status;
-		PlanEntry  *entry;
+		PlanEntry	   *entry;
 
 		retired = store->next_retired;
 		hash_seq_init(&status, store->plans);
@@ -201,7 +200,7 @@ transaction_ended(XactEvent event, void *arg)
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
 		event == XACT_EVENT_PREPARE)
 	{
-		expected_writes = NIL;	/* it lived in the transaction's memory */
+		expected_writes = NIL; /* it lived in the transaction's memory */
 		free_retired();
 	}
 }
@@ -234,8 +233,8 @@ rf_store_init(void)
 char *
 rf_store_column_list(Oid relid, bool with_retention_class)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
-	TupleDesc	tupdesc = RelationGetDescr(rel);
+	Relation	   rel = table_open(relid, AccessShareLock);
+	TupleDesc	   tupdesc = RelationGetDescr(rel);
 	StringInfoData buf;
 
 	initStringInfo(&buf);
@@ -259,8 +258,8 @@ rf_store_column_list(Oid relid, bool with_retention_class)
 static void
 load_columns(RfStore *store)
 {
-	Relation	rel = table_open(store->events, AccessShareLock);
-	TupleDesc	tupdesc = RelationGetDescr(rel);
+	Relation  rel = table_open(store->events, AccessShareLock);
+	TupleDesc tupdesc = RelationGetDescr(rel);
 
 	store->columns = rf_store_column_list(store->events, false);
 	store->column_names = palloc(sizeof(char *) * tupdesc->natts);
@@ -282,15 +281,15 @@ load_columns(RfStore *store)
 static char *
 find_missing_column(Oid source, Oid target)
 {
-	Relation	rel = table_open(source, AccessShareLock);
-	TupleDesc	tupdesc = RelationGetDescr(rel);
-	char	   *result = NULL;
+	Relation  rel = table_open(source, AccessShareLock);
+	TupleDesc tupdesc = RelationGetDescr(rel);
+	char	 *result = NULL;
 
 	for (int i = 0; i < tupdesc->natts && result == NULL; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
-		char	   *name = NameStr(att->attname);
-		AttrNumber	attnum;
+		char			 *name = NameStr(att->attname);
+		AttrNumber		  attnum;
 
 		if (att->attisdropped || att->attgenerated != '\0')
 			continue;
@@ -316,12 +315,14 @@ void
 rf_store_require_same_columns(const RfStore *store)
 {
 	if (store->missing_column != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("tables \"events\" and \"events_archive\" of schema \"%s\" have different columns",
-						store->schema),
-				 errdetail("An event could not become cold without loss."),
-				 errhint("Run: %s", store->missing_column)));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(
+				 "tables \"events\" and \"events_archive\" of schema \"%s\" have different columns",
+				 store->schema),
+			 errdetail("An event could not become cold without loss."),
+			 errhint("Run: %s", store->missing_column)));
 }
 
 /*
@@ -332,12 +333,12 @@ rf_store_require_same_columns(const RfStore *store)
 int
 rf_store_tables_in(Oid namespace_id)
 {
-	int			count = 0;
+	int count = 0;
 
 	for (int i = 0; rf_store_table_names[i] != NULL; i++)
 	{
-		if (OidIsValid(get_relname_relid(rf_store_table_names[i],
-										 namespace_id)))
+		if (OidIsValid(
+				get_relname_relid(rf_store_table_names[i], namespace_id)))
 			count++;
 	}
 	return count;
@@ -348,27 +349,27 @@ read_config(RfStore *store)
 {
 	Relation	rel = table_open(store->config, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot,
-										  0, NULL);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0,
+										  NULL);
 	HeapTuple	tuple = systable_getnext(scan);
 
 	store->backend = RF_DUAL_TABLE;
 	if (HeapTupleIsValid(tuple))
 	{
-		TupleDesc	tupdesc = RelationGetDescr(rel);
-		bool		isnull;
-		char	   *backend;
+		TupleDesc tupdesc = RelationGetDescr(rel);
+		bool	  isnull;
+		char	 *backend;
 
-		backend = TextDatumGetCString(heap_getattr(tuple, CONFIG_BACKEND,
-												   tupdesc, &isnull));
+		backend = TextDatumGetCString(
+			heap_getattr(tuple, CONFIG_BACKEND, tupdesc, &isnull));
 		if (strcmp(backend, "partitioned") == 0)
 			store->backend = RF_PARTITIONED;
-		store->redirect_enabled =
-			DatumGetBool(heap_getattr(tuple, CONFIG_REDIRECT, tupdesc, &isnull));
-		store->include_archived =
-			DatumGetBool(heap_getattr(tuple, CONFIG_INCLUDE, tupdesc, &isnull));
-		store->notify_enabled =
-			DatumGetBool(heap_getattr(tuple, CONFIG_NOTIFY, tupdesc, &isnull));
+		store->redirect_enabled = DatumGetBool(
+			heap_getattr(tuple, CONFIG_REDIRECT, tupdesc, &isnull));
+		store->include_archived = DatumGetBool(
+			heap_getattr(tuple, CONFIG_INCLUDE, tupdesc, &isnull));
+		store->notify_enabled = DatumGetBool(
+			heap_getattr(tuple, CONFIG_NOTIFY, tupdesc, &isnull));
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
@@ -378,8 +379,8 @@ read_config(RfStore *store)
 static Oid
 relation_owner(Oid relid)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid			owner;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid		  owner;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for relation %u", relid);
@@ -391,7 +392,7 @@ relation_owner(Oid relid)
 static void
 find_tables(RfStore *store)
 {
-	Oid			nsp = store->namespace_id;
+	Oid nsp = store->namespace_id;
 
 	store->events = get_relname_relid("events", nsp);
 	store->events_hot = get_relname_relid("events_hot", nsp);
@@ -410,17 +411,17 @@ static bool
 has_all_tables(const RfStore *store)
 {
 	return OidIsValid(store->events) && OidIsValid(store->events_hot) &&
-		OidIsValid(store->events_cold) && OidIsValid(store->events_archive) &&
-		OidIsValid(store->events_all) && OidIsValid(store->streams) &&
-		OidIsValid(store->streams_pkey) && OidIsValid(store->config) &&
-		OidIsValid(store->keys) && OidIsValid(store->log) &&
-		OidIsValid(store->sequence);
+		   OidIsValid(store->events_cold) &&
+		   OidIsValid(store->events_archive) && OidIsValid(store->events_all) &&
+		   OidIsValid(store->streams) && OidIsValid(store->streams_pkey) &&
+		   OidIsValid(store->config) && OidIsValid(store->keys) &&
+		   OidIsValid(store->log) && OidIsValid(store->sequence);
 }
 
 static void
 load_store(RfStore *store)
 {
-	HASHCTL		ctl = {0};
+	HASHCTL ctl = {0};
 
 	store->schema = get_namespace_name(store->namespace_id);
 	store->owner = relation_owner(store->events);
@@ -441,7 +442,7 @@ lookup_store(Oid namespace_id, HASHACTION action)
 {
 	if (stores == NULL)
 	{
-		HASHCTL		ctl = {0};
+		HASHCTL ctl = {0};
 
 		ctl.keysize = sizeof(Oid);
 		ctl.entrysize = sizeof(StoreEntry);
@@ -458,10 +459,10 @@ lookup_store(Oid namespace_id, HASHACTION action)
 RfStore *
 rf_store_in(Oid namespace_id, bool missing_ok)
 {
-	StoreEntry *entry = lookup_store(namespace_id, HASH_FIND);
+	StoreEntry	 *entry = lookup_store(namespace_id, HASH_FIND);
 	MemoryContext context;
 	MemoryContext old;
-	RfStore    *store;
+	RfStore		 *store;
 
 	if (entry != NULL)
 		return entry->store;
@@ -482,11 +483,10 @@ rf_store_in(Oid namespace_id, bool missing_ok)
 		MemoryContextDelete(context);
 		if (missing_ok)
 			return NULL;
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("there is no complete store in schema \"%s\"",
-						get_namespace_name(namespace_id)),
-				 errhint("Create the store with rf_install().")));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("there is no complete store in schema \"%s\"",
+							   get_namespace_name(namespace_id)),
+						errhint("Create the store with rf_install().")));
 	}
 	MemoryContextSetParent(context, CacheMemoryContext);
 	lookup_store(namespace_id, HASH_ENTER)->store = store;
@@ -515,9 +515,8 @@ find_extension_schema(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	if (!OidIsValid(result))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("extension \"%s\" does not exist", "rillflow")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("extension \"%s\" does not exist", "rillflow")));
 	return result;
 }
 
@@ -526,7 +525,7 @@ rf_store_extension_schema(void)
 {
 	if (!OidIsValid(extension_schema))
 	{
-		Oid			schema = find_extension_schema();
+		Oid schema = find_extension_schema();
 
 		registry = get_relname_relid("rf_stores", schema);
 		extension_schema = schema;
@@ -536,8 +535,8 @@ rf_store_extension_schema(void)
 
 typedef struct Registered
 {
-	char	   *schema;
-	char	   *tenant;
+	char *schema;
+	char *tenant;
 } Registered;
 
 static Registered *
@@ -561,24 +560,29 @@ registered_stores(const char *tenant)
 	char	   *own_name = get_namespace_name(own_schema);
 	Relation	rel = table_open(registry, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot,
-										  0, NULL);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0,
+										  NULL);
 	List	   *result = NIL;
 	HeapTuple	tuple;
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		bool		isnull;
-		char	   *schema = pstrdup(NameStr(*DatumGetName(
-			heap_getattr(tuple, STORES_SCHEMA, RelationGetDescr(rel), &isnull))));
-		Datum		name = heap_getattr(tuple, STORES_TENANT,
-										RelationGetDescr(rel), &isnull);
+		bool  isnull;
+		char *schema = pstrdup(NameStr(
+			*DatumGetName(heap_getattr(tuple, STORES_SCHEMA,
+									   RelationGetDescr(rel), &isnull))));
+		Datum name = heap_getattr(tuple, STORES_TENANT, RelationGetDescr(rel),
+								  &isnull);
 
-		if (tenant == NULL ? strcmp(schema, own_name) == 0 :
-			(strcmp(tenant, "*") == 0 ||
-			 (!isnull && strcmp(TextDatumGetCString(name), tenant) == 0)))
-			result = lappend(result, make_registered(schema, isnull ? NULL :
-													TextDatumGetCString(name)));
+		if (tenant == NULL ?
+				strcmp(schema, own_name) == 0 :
+				(strcmp(tenant, "*") == 0 ||
+				 (!isnull && strcmp(TextDatumGetCString(name), tenant) == 0)))
+			result = lappend(result,
+							 make_registered(schema,
+											 isnull ?
+												 NULL :
+												 TextDatumGetCString(name)));
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
@@ -601,18 +605,18 @@ no_store(const char *tenant)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("there is no store in schema \"%s\"",
 						get_namespace_name(rf_store_extension_schema())),
-				 errhint("Create it, or take it up again, with rf_install().")));
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("tenant \"%s\" does not exist", tenant)));
+				 errhint(
+					 "Create it, or take it up again, with rf_install().")));
+	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+					errmsg("tenant \"%s\" does not exist", tenant)));
 }
 
 static void
 require_right(const RfStore *store, RfRight right)
 {
-	Oid			user = GetUserId();
-	AclResult	result = ACLCHECK_OK;
-	Oid			relid = store->events;
+	Oid		  user = GetUserId();
+	AclResult result = ACLCHECK_OK;
+	Oid		  relid = store->events;
 
 	switch (right)
 	{
@@ -645,10 +649,10 @@ require_right(const RfStore *store, RfRight right)
 List *
 rf_store_list(const char *tenant, RfRight right)
 {
-	List	   *rows = registered_stores(tenant);
-	bool		all = tenant != NULL && strcmp(tenant, "*") == 0;
-	List	   *result = NIL;
-	ListCell   *cell;
+	List	 *rows = registered_stores(tenant);
+	bool	  all = tenant != NULL && strcmp(tenant, "*") == 0;
+	List	 *result = NIL;
+	ListCell *cell;
 
 	if (rows == NIL && !all)
 		no_store(tenant);
@@ -657,14 +661,15 @@ rf_store_list(const char *tenant, RfRight right)
 	{
 		Registered *row = lfirst(cell);
 		Oid			nsp = get_namespace_oid(row->schema, all);
-		RfStore    *store = OidIsValid(nsp) ? rf_store_in(nsp, all) : NULL;
+		RfStore	   *store = OidIsValid(nsp) ? rf_store_in(nsp, all) : NULL;
 
 		if (store == NULL)
 		{
-			ereport(WARNING,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("skipping schema \"%s\", which holds no complete store",
-							row->schema)));
+			ereport(
+				WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("skipping schema \"%s\", which holds no complete store",
+						row->schema)));
 			continue;
 		}
 		if (store->tenant == NULL && row->tenant != NULL)
@@ -680,10 +685,9 @@ RfStore *
 rf_store_get(const char *tenant, RfRight right)
 {
 	if (tenant != NULL && strcmp(tenant, "*") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("tenant \"*\" is not one store"),
-				 errhint("Name one tenant.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("tenant \"*\" is not one store"),
+						errhint("Name one tenant.")));
 	return linitial(rf_store_list(tenant, right));
 }
 
@@ -691,13 +695,12 @@ rf_store_get(const char *tenant, RfRight right)
 RfStore *
 rf_store_of_events(Oid events)
 {
-	RfStore    *store = rf_store_in(get_rel_namespace(events), false);
+	RfStore *store = rf_store_in(get_rel_namespace(events), false);
 
 	if (store->events != events)
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("\"%s\" is not the events table of a store",
-						get_rel_name(events))));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("\"%s\" is not the events table of a store",
+							   get_rel_name(events))));
 	return store;
 }
 
@@ -708,12 +711,13 @@ rf_store_of_events(Oid events)
 char *
 rf_store_relation_name(Oid relid)
 {
-	char	   *name = get_rel_name(relid);
+	char *name = get_rel_name(relid);
 
 	if (name == NULL)
 		elog(ERROR, "cache lookup failed for relation %u", relid);
-	return quote_qualified_identifier(
-									  get_namespace_name(get_rel_namespace(relid)), name);
+	return quote_qualified_identifier(get_namespace_name(
+										  get_rel_namespace(relid)),
+									  name);
 }
 
 /* $1, $2, … */
@@ -730,14 +734,14 @@ parameter_list(int count)
 
 /* What a word in braces stands for. */
 static char *
-expand_word(const RfStore *store, const char *word, int len,
-			Oid source, Oid target)
+expand_word(const RfStore *store, const char *word, int len, Oid source,
+			Oid target)
 {
 	const struct
 	{
 		const char *word;
 		Oid			relid;
-	}			relations[] = {
+	} relations[] = {
 		{"events", store->events},
 		{"hot", store->events_hot},
 		{"cold", rf_store_tier_parent(store, RF_COLD)},
@@ -781,9 +785,9 @@ expand_statement(const RfStore *store, const char *sql, Oid source, Oid target)
 			appendStringInfoChar(&buf, *sql++);
 			continue;
 		}
-		appendStringInfoString(&buf, expand_word(store, sql + 1,
-												 close - sql - 1,
-												 source, target));
+		appendStringInfoString(&buf,
+							   expand_word(store, sql + 1, close - sql - 1,
+										   source, target));
 		sql = close + 1;
 	}
 	return buf.data;
@@ -791,13 +795,13 @@ expand_statement(const RfStore *store, const char *sql, Oid source, Oid target)
 
 /* The plan of a statement, kept for as long as the store stays as it is. */
 RfPlan
-rf_store_plan_for(RfStore *store, const RfStatement *statement,
-				  Oid source, Oid target)
+rf_store_plan_for(RfStore *store, const RfStatement *statement, Oid source,
+				  Oid target)
 {
-	PlanKey		key = {0};
-	PlanEntry  *entry;
-	char	   *sql;
-	RfPlan		plan;
+	PlanKey	   key = {0};
+	PlanEntry *entry;
+	char	  *sql;
+	RfPlan	   plan;
 
 	key.statement = statement;
 	key.source = source;
@@ -834,29 +838,28 @@ rf_store_tier_parent(const RfStore *store, RfTier tier)
 	if (tier == RF_HOT)
 		return store->events_hot;
 	return store->backend == RF_PARTITIONED ? store->events_cold :
-		store->events_archive;
+											  store->events_archive;
 }
 
 /* The leaf's unique index on (stream_id, stream_seq). */
 static Oid
 find_stream_index(Relation rel, AttrNumber stream_id, AttrNumber stream_seq)
 {
-	List	   *indexes = RelationGetIndexList(rel);
-	ListCell   *cell;
-	Oid			result = InvalidOid;
+	List	 *indexes = RelationGetIndexList(rel);
+	ListCell *cell;
+	Oid		  result = InvalidOid;
 
 	foreach(cell, indexes)
 	{
-		HeapTuple	tuple = SearchSysCache1(INDEXRELID,
-											ObjectIdGetDatum(lfirst_oid(cell)));
+		HeapTuple	  tuple = SearchSysCache1(INDEXRELID,
+											  ObjectIdGetDatum(lfirst_oid(cell)));
 		Form_pg_index index;
 
 		if (!HeapTupleIsValid(tuple))
 			continue;
 		index = (Form_pg_index) GETSTRUCT(tuple);
 		if (index->indisunique && index->indisvalid && index->indimmediate &&
-			index->indnkeyatts == 2 &&
-			index->indkey.values[0] == stream_id &&
+			index->indnkeyatts == 2 && index->indkey.values[0] == stream_id &&
 			index->indkey.values[1] == stream_seq &&
 			heap_attisnull(tuple, Anum_pg_index_indpred, NULL))
 			result = lfirst_oid(cell);
@@ -866,37 +869,38 @@ find_stream_index(Relation rel, AttrNumber stream_id, AttrNumber stream_seq)
 	}
 	list_free(indexes);
 	if (!OidIsValid(result))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" has no unique index on (stream_id, stream_seq)",
-						RelationGetRelationName(rel)),
-				 errhint("Create a unique index on those two columns of it.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(
+				 "table \"%s\" has no unique index on (stream_id, stream_seq)",
+				 RelationGetRelationName(rel)),
+			 errhint("Create a unique index on those two columns of it.")));
 	return result;
 }
 
 static AttrNumber
 must_find_column(Oid relid, const char *name)
 {
-	AttrNumber	attnum = get_attnum(relid, name);
+	AttrNumber attnum = get_attnum(relid, name);
 
 	if (attnum == InvalidAttrNumber)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" has no column \"%s\"",
-						get_rel_name(relid), name)));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("table \"%s\" has no column \"%s\"",
+							   get_rel_name(relid), name)));
 	return attnum;
 }
 
 const RfLeaf *
 rf_store_leaf(Oid relid)
 {
-	RfLeaf		leaf = {0};
-	RfLeaf	   *entry;
-	Relation	rel;
+	RfLeaf	 leaf = {0};
+	RfLeaf	*entry;
+	Relation rel;
 
 	if (leaves == NULL)
 	{
-		HASHCTL		ctl = {0};
+		HASHCTL ctl = {0};
 
 		ctl.keysize = sizeof(Oid);
 		ctl.entrysize = sizeof(RfLeaf);
@@ -910,7 +914,8 @@ rf_store_leaf(Oid relid)
 	rel = table_open(relid, AccessShareLock);
 	leaf.relid = relid;
 	leaf.root = rel->rd_rel->relispartition ?
-		llast_oid(get_partition_ancestors(relid)) : relid;
+					llast_oid(get_partition_ancestors(relid)) :
+					relid;
 	leaf.global_seq = must_find_column(relid, "global_seq");
 	leaf.stream_id = must_find_column(relid, "stream_id");
 	leaf.stream_seq = must_find_column(relid, "stream_seq");
@@ -918,8 +923,7 @@ rf_store_leaf(Oid relid)
 	leaf.created_at = must_find_column(relid, "created_at");
 	leaf.bucket_month = must_find_column(relid, "bucket_month");
 	leaf.retention_class = must_find_column(relid, "retention_class");
-	leaf.stream_index = find_stream_index(rel, leaf.stream_id,
-										  leaf.stream_seq);
+	leaf.stream_index = find_stream_index(rel, leaf.stream_id, leaf.stream_seq);
 	table_close(rel, AccessShareLock);
 	entry = hash_search(leaves, &relid, HASH_ENTER, NULL);
 	*entry = leaf;
@@ -974,18 +978,19 @@ rf_events_append_only(PG_FUNCTION_ARGS)
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		!TRIGGER_FIRED_BEFORE(trigdata->tg_event) ||
 		!TRIGGER_FIRED_FOR_STATEMENT(trigdata->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s must be fired before a statement",
-						"rf_events_append_only()")));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("%s must be fired before a statement",
+							   "rf_events_append_only()")));
 	if (!rf_store_take_expected_write(RelationGetRelid(trigdata->tg_relation)))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" is append-only",
-						RelationGetRelationName(trigdata->tg_relation)),
-				 TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) ?
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("table \"%s\" is append-only",
+					RelationGetRelationName(trigdata->tg_relation)),
+			 TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) ?
 				 errhint("Insert into \"events\", or call rf_append().") :
-				 errhint("Events are archived with rf_archive_move(), never changed.")));
+				 errhint(
+					 "Events are archived with rf_archive_move(), never changed.")));
 	return PointerGetDatum(NULL);
 }
 
@@ -996,10 +1001,9 @@ rf_config_changed(PG_FUNCTION_ARGS)
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s must be called as a trigger",
-						"rf_config_changed()")));
+		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+						errmsg("%s must be called as a trigger",
+							   "rf_config_changed()")));
 	CacheInvalidateRelcache(trigdata->tg_relation);
 	return PointerGetDatum(NULL);
 }

@@ -18,48 +18,48 @@
 
 typedef struct RfStore
 {
-	Oid			namespace_id;
-	bool		valid;			/* false: what is here may be out of date */
-	MemoryContext context;
+	Oid				namespace_id;
+	bool			valid; /* false: what is here may be out of date */
+	MemoryContext	context;
 	struct RfStore *next_retired;
 
-	char	   *schema;
-	char	   *tenant;			/* NULL: the default store */
-	Oid			owner;			/* owner of events: bookkeeping runs as it */
+	char *schema;
+	char *tenant; /* NULL: the default store */
+	Oid	  owner;  /* owner of events: bookkeeping runs as it */
 
-	Oid			events;
-	Oid			events_hot;
-	Oid			events_cold;
-	Oid			events_archive;
-	Oid			events_all;
-	Oid			streams;
-	Oid			streams_pkey;
-	Oid			config;
-	Oid			keys;
-	Oid			log;
-	Oid			sequence;		/* of events.global_seq */
+	Oid events;
+	Oid events_hot;
+	Oid events_cold;
+	Oid events_archive;
+	Oid events_all;
+	Oid streams;
+	Oid streams_pkey;
+	Oid config;
+	Oid keys;
+	Oid log;
+	Oid sequence; /* of events.global_seq */
 
-	RfBackend	backend;
-	bool		redirect_enabled;
-	bool		include_archived;
-	bool		notify_enabled;
+	RfBackend backend;
+	bool	  redirect_enabled;
+	bool	  include_archived;
+	bool	  notify_enabled;
 
-	int			ncolumns;		/* of an event, but for retention_class */
-	char	  **column_names;
-	Oid		   *column_types;
-	char	   *columns;		/* their names, as a list */
-	char	   *missing_column; /* ALTER TABLE that events_archive lacks */
+	int	   ncolumns; /* of an event, but for retention_class */
+	char **column_names;
+	Oid	  *column_types;
+	char  *columns;		   /* their names, as a list */
+	char  *missing_column; /* ALTER TABLE that events_archive lacks */
 
-	HTAB	   *plans;
+	HTAB *plans;
 } RfStore;
 
 /*
- * A statement of a store.  {events}, {hot}, {cold}, {archive}, {all}, {streams},
- * {config}, {keys} and {log} stand for its tables, {columns} for the columns
- * of an event but for retention_class, {params} for as many parameters, and
- * {source} and {target} for the relations that a plan is for.
+ * A statement of a store.  {events}, {hot}, {cold}, {archive}, {all},
+ * {streams}, {config}, {keys} and {log} stand for its tables, {columns} for the
+ * columns of an event but for retention_class, {params} for as many parameters,
+ * and {source} and {target} for the relations that a plan is for.
  */
-#define RF_COLUMN_ARGS (-1)		/* nargs: a parameter for each column */
+#define RF_COLUMN_ARGS (-1) /* nargs: a parameter for each column */
 
 typedef struct RfStatement
 {
@@ -71,47 +71,47 @@ typedef struct RfStatement
 /* A leaf partition as row triggers need to know it. */
 typedef struct RfLeaf
 {
-	Oid			relid;			/* hash key */
-	Oid			root;			/* the topmost ancestor */
-	Oid			stream_index;	/* unique (stream_id, stream_seq) */
-	AttrNumber	global_seq;
-	AttrNumber	stream_id;
-	AttrNumber	stream_seq;
-	AttrNumber	headers;
-	AttrNumber	created_at;
-	AttrNumber	bucket_month;
-	AttrNumber	retention_class;
+	Oid		   relid;		 /* hash key */
+	Oid		   root;		 /* the topmost ancestor */
+	Oid		   stream_index; /* unique (stream_id, stream_seq) */
+	AttrNumber global_seq;
+	AttrNumber stream_id;
+	AttrNumber stream_seq;
+	AttrNumber headers;
+	AttrNumber created_at;
+	AttrNumber bucket_month;
+	AttrNumber retention_class;
 } RfLeaf;
 
 /* What a caller may do with a store. */
 typedef enum RfRight
 {
-	RF_RIGHT_APPEND,			/* INSERT on events, or on a column of it */
-	RF_RIGHT_READ,				/* SELECT on events_all */
-	RF_RIGHT_ARCHIVE,			/* UPDATE on rf_streams */
-	RF_RIGHT_OWN				/* ownership of events */
+	RF_RIGHT_APPEND,  /* INSERT on events, or on a column of it */
+	RF_RIGHT_READ,	  /* SELECT on events_all */
+	RF_RIGHT_ARCHIVE, /* UPDATE on rf_streams */
+	RF_RIGHT_OWN	  /* ownership of events */
 } RfRight;
 
 extern void rf_store_init(void);
 
 /* finding stores */
 extern RfStore *rf_store_get(const char *tenant, RfRight right);
-extern List *rf_store_list(const char *tenant, RfRight right);
+extern List	   *rf_store_list(const char *tenant, RfRight right);
 extern RfStore *rf_store_in(Oid namespace_id, bool missing_ok);
 extern RfStore *rf_store_of_events(Oid events);
-extern Oid	rf_store_extension_schema(void);
-extern void rf_store_forget_all(void);
+extern Oid		rf_store_extension_schema(void);
+extern void		rf_store_forget_all(void);
 
 /* what the tables of a store are called, and which a schema has */
 extern const char *const rf_store_table_names[];
-extern int	rf_store_tables_in(Oid namespace_id);
+extern int				 rf_store_tables_in(Oid namespace_id);
 
 /* statements */
 extern RfPlan rf_store_plan(RfStore *store, const RfStatement *statement);
 extern RfPlan rf_store_plan_for(RfStore *store, const RfStatement *statement,
 								Oid source, Oid target);
-extern char *rf_store_relation_name(Oid relid);
-extern char *rf_store_column_list(Oid relid, bool with_retention_class);
+extern char	 *rf_store_relation_name(Oid relid);
+extern char	 *rf_store_column_list(Oid relid, bool with_retention_class);
 
 /* tiers */
 extern Oid	rf_store_tier_parent(const RfStore *store, RfTier tier);
@@ -125,4 +125,4 @@ extern void rf_store_expect_write(Oid relid);
 extern bool rf_store_take_expected_write(Oid relid);
 extern void rf_store_expect_no_write(void);
 
-#endif							/* RF_STORE_H */
+#endif /* RF_STORE_H */

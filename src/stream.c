@@ -62,150 +62,149 @@
 #define STREAMS_COLUMNS 11
 
 /* Was the stream archived by a move, and not by a person? */
-#define IS_CLOSED \
-	"(archived_by = '" RF_CLOSED_BY "' AND archive_reason = '" RF_CLOSED_REASON "')"
+#define IS_CLOSED                   \
+	"(archived_by = '" RF_CLOSED_BY \
+	"' AND archive_reason = '" RF_CLOSED_REASON "')"
 
 /* SET items that reopen a closed stream where the condition holds. */
-#define REOPEN_IF(condition) \
-	"archived_at = CASE WHEN " condition " AND " IS_CLOSED \
-	" THEN NULL ELSE archived_at END," \
-	" archived_by = CASE WHEN " condition " AND " IS_CLOSED \
-	" THEN NULL ELSE archived_by END," \
-	" archive_reason = CASE WHEN " condition " AND " IS_CLOSED \
-	" THEN NULL ELSE archive_reason END," \
+#define REOPEN_IF(condition)                                    \
+	"archived_at = CASE WHEN " condition " AND " IS_CLOSED      \
+	" THEN NULL ELSE archived_at END,"                          \
+	" archived_by = CASE WHEN " condition " AND " IS_CLOSED     \
+	" THEN NULL ELSE archived_by END,"                          \
+	" archive_reason = CASE WHEN " condition " AND " IS_CLOSED  \
+	" THEN NULL ELSE archive_reason END,"                       \
 	" retention_class = CASE WHEN " condition " AND " IS_CLOSED \
 	" THEN 'hot' ELSE retention_class END"
 
 /* Numbers first..last of a stream, whose rows went to one leaf. */
 typedef struct Run
 {
-	Oid			leaf;
-	Oid			stream_index;
-	AttrNumber	stream_id_column;
-	AttrNumber	stream_seq_column;
-	pg_uuid_t	stream_id;
-	int32		first;
-	int32		last;
+	Oid		   leaf;
+	Oid		   stream_index;
+	AttrNumber stream_id_column;
+	AttrNumber stream_seq_column;
+	pg_uuid_t  stream_id;
+	int32	   first;
+	int32	   last;
 } Run;
 
 struct RfFrame
 {
-	RfFrame    *below;
-	RfStore    *store;
+	RfFrame			*below;
+	RfStore			*store;
 	SubTransactionId subid;
-	bool		trusted;		/* rows come numbered, from our own writer */
-	MemoryContext context;
-	RfLeaf		leaf;			/* where the last row went */
-	RfHead	   *last_head;		/* stream of the last row */
-	RfHead		first_head;		/* most statements write one stream */
-	HTAB	   *heads;			/* the others */
-	int			nheads;
-	Run		   *runs;
-	int			nruns;
-	int			maxruns;
-	RfKey	   *keys;			/* idempotency keys of its rows */
-	int			nkeys;
-	int			maxkeys;
-	int64		max_global_seq;
+	bool			 trusted; /* rows come numbered, from our own writer */
+	MemoryContext	 context;
+	RfLeaf			 leaf;		 /* where the last row went */
+	RfHead			*last_head;	 /* stream of the last row */
+	RfHead			 first_head; /* most statements write one stream */
+	HTAB			*heads;		 /* the others */
+	int				 nheads;
+	Run				*runs;
+	int				 nruns;
+	int				 maxruns;
+	RfKey			*keys; /* idempotency keys of its rows */
+	int				 nkeys;
+	int				 maxkeys;
+	int64			 max_global_seq;
 };
 
 static RfFrame *frames = NULL;
-static int64 last_global_seq = 0;
+static int64	last_global_seq = 0;
 
-static const RfStatement create_stream = {
-	"INSERT INTO {streams} (stream_id) VALUES ($1)"
-	" ON CONFLICT (stream_id) DO NOTHING",
-	1, {UUIDOID}
-};
+static const RfStatement create_stream =
+	{"INSERT INTO {streams} (stream_id) VALUES ($1)"
+	 " ON CONFLICT (stream_id) DO NOTHING",
+	 1,
+	 {UUIDOID}};
 
-static const RfStatement lock_stream = {
-	"SELECT last_seq, archived_at IS NOT NULL, first_event_at, last_event_at"
-	" FROM {streams} WHERE stream_id = $1 FOR NO KEY UPDATE",
-	1, {UUIDOID}
-};
+static const RfStatement lock_stream =
+	{"SELECT last_seq, archived_at IS NOT NULL, first_event_at, last_event_at"
+	 " FROM {streams} WHERE stream_id = $1 FOR NO KEY UPDATE",
+	 1,
+	 {UUIDOID}};
 
-static const RfStatement raise_by = {
-	"UPDATE {streams} SET last_seq = last_seq + $2,"
-	" first_event_at = least(first_event_at, $3),"
-	" last_event_at = greatest(last_event_at, $4),"
-	" updated_at = now(), " REOPEN_IF("$5")
-	" WHERE stream_id = $1"
-	" RETURNING last_seq, archived_at IS NOT NULL",
-	5, {UUIDOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID}
-};
+static const RfStatement raise_by =
+	{"UPDATE {streams} SET last_seq = last_seq + $2,"
+	 " first_event_at = least(first_event_at, $3),"
+	 " last_event_at = greatest(last_event_at, $4),"
+	 " updated_at = now(), " REOPEN_IF(
+		 "$5") " WHERE stream_id = $1"
+			   " RETURNING last_seq, archived_at IS NOT NULL",
+	 5,
+	 {UUIDOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID}};
 
-static const RfStatement lower_by = {
-	"UPDATE {streams} SET last_seq = last_seq - $2 WHERE stream_id = $1",
-	2, {UUIDOID, INT4OID}
-};
+static const RfStatement lower_by =
+	{"UPDATE {streams} SET last_seq = last_seq - $2 WHERE stream_id = $1",
+	 2,
+	 {UUIDOID, INT4OID}};
 
-static const RfStatement raise_one = {
-	"UPDATE {streams} SET last_seq = $3,"
-	" first_event_at = least(first_event_at, $4),"
-	" last_event_at = greatest(last_event_at, $5),"
-	" updated_at = now(), " REOPEN_IF("$7")
-	" WHERE stream_id = $1 AND last_seq = $2"
-	" AND ($6 OR archived_at IS NULL)",
-	7, {UUIDOID, INT4OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID,
-		BOOLOID}
-};
+static const RfStatement raise_one =
+	{"UPDATE {streams} SET last_seq = $3,"
+	 " first_event_at = least(first_event_at, $4),"
+	 " last_event_at = greatest(last_event_at, $5),"
+	 " updated_at = now(), " REOPEN_IF(
+		 "$7") " WHERE stream_id = $1 AND last_seq = $2"
+			   " AND ($6 OR archived_at IS NULL)",
+	 7,
+	 {UUIDOID, INT4OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID,
+	  BOOLOID}};
 
-static const RfStatement raise_many = {
-	"UPDATE {streams} SET last_seq = w.head,"
-	" first_event_at = least(first_event_at, w.first),"
-	" last_event_at = greatest(last_event_at, w.last),"
-	" updated_at = now(), " REOPEN_IF("w.hot")
-	" FROM unnest($1, $2, $3, $4, $5, $6, $7)"
-	" AS w(id, base, head, first, last, any_state, hot)"
-	" WHERE stream_id = w.id AND last_seq = w.base"
-	" AND (w.any_state OR archived_at IS NULL)",
-	7, {UUIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID,
-		TIMESTAMPTZARRAYOID, BOOLARRAYOID, BOOLARRAYOID}
-};
+static const RfStatement raise_many =
+	{"UPDATE {streams} SET last_seq = w.head,"
+	 " first_event_at = least(first_event_at, w.first),"
+	 " last_event_at = greatest(last_event_at, w.last),"
+	 " updated_at = now(), " REOPEN_IF(
+		 "w.hot") " FROM unnest($1, $2, $3, $4, $5, $6, $7)"
+				  " AS w(id, base, head, first, last, any_state, hot)"
+				  " WHERE stream_id = w.id AND last_seq = w.base"
+				  " AND (w.any_state OR archived_at IS NULL)",
+	 7,
+	 {UUIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID,
+	  TIMESTAMPTZARRAYOID, BOOLARRAYOID, BOOLARRAYOID}};
 
-static const RfStatement create_many = {
-	"INSERT INTO {streams} AS s"
-	" (stream_id, last_seq, first_event_at, last_event_at)"
-	" SELECT w.id, w.head, w.first, w.last"
-	" FROM unnest($1, $2, $3, $4) AS w(id, head, first, last)"
-	" ON CONFLICT (stream_id) DO UPDATE SET last_seq = excluded.last_seq,"
-	" first_event_at = excluded.first_event_at,"
-	" last_event_at = excluded.last_event_at, updated_at = now()"
-	" WHERE s.last_seq = 0 AND s.archived_at IS NULL",
-	4, {UUIDARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID}
-};
+static const RfStatement create_many =
+	{"INSERT INTO {streams} AS s"
+	 " (stream_id, last_seq, first_event_at, last_event_at)"
+	 " SELECT w.id, w.head, w.first, w.last"
+	 " FROM unnest($1, $2, $3, $4) AS w(id, head, first, last)"
+	 " ON CONFLICT (stream_id) DO UPDATE SET last_seq = excluded.last_seq,"
+	 " first_event_at = excluded.first_event_at,"
+	 " last_event_at = excluded.last_event_at, updated_at = now()"
+	 " WHERE s.last_seq = 0 AND s.archived_at IS NULL",
+	 4,
+	 {UUIDARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID}};
 
-static const RfStatement find_unraised = {
-	"SELECT w.id, s.last_seq, s.last_seq = w.base"
-	" FROM unnest($1, $2, $3) AS w(id, base, head)"
-	" LEFT JOIN {streams} AS s ON s.stream_id = w.id"
-	" WHERE s.last_seq IS DISTINCT FROM w.head LIMIT 1",
-	3, {UUIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID}
-};
+static const RfStatement find_unraised =
+	{"SELECT w.id, s.last_seq, s.last_seq = w.base"
+	 " FROM unnest($1, $2, $3) AS w(id, base, head)"
+	 " LEFT JOIN {streams} AS s ON s.stream_id = w.id"
+	 " WHERE s.last_seq IS DISTINCT FROM w.head LIMIT 1",
+	 3,
+	 {UUIDARRAYOID, INT4ARRAYOID, INT4ARRAYOID}};
 
-static const RfStatement lock_for_mark = {
-	"SELECT 1 FROM {streams} WHERE stream_id = $1 FOR UPDATE",
-	1, {UUIDOID}
-};
+static const RfStatement lock_for_mark =
+	{"SELECT 1 FROM {streams} WHERE stream_id = $1 FOR UPDATE", 1, {UUIDOID}};
 
-static const RfStatement mark_stream = {
-	"INSERT INTO {streams} AS s"
-	" (stream_id, archived_at, archived_by, archive_reason, retention_class)"
-	" VALUES ($1, now(), $2, $3, 'cold')"
-	" ON CONFLICT (stream_id) DO UPDATE SET"
-	" archived_at = coalesce(s.archived_at, now()), archived_by = $2,"
-	" archive_reason = $3, retention_class = 'cold', updated_at = now()"
-	" RETURNING stream_id, tenant_id, last_seq, first_event_at, last_event_at,"
-	" archived_at, archived_by, archive_reason, retention_class, created_at,"
-	" updated_at",
-	3, {UUIDOID, TEXTOID, TEXTOID}
-};
+static const RfStatement mark_stream =
+	{"INSERT INTO {streams} AS s"
+	 " (stream_id, archived_at, archived_by, archive_reason, retention_class)"
+	 " VALUES ($1, now(), $2, $3, 'cold')"
+	 " ON CONFLICT (stream_id) DO UPDATE SET"
+	 " archived_at = coalesce(s.archived_at, now()), archived_by = $2,"
+	 " archive_reason = $3, retention_class = 'cold', updated_at = now()"
+	 " RETURNING stream_id, tenant_id, last_seq, first_event_at, last_event_at,"
+	 " archived_at, archived_by, archive_reason, retention_class, created_at,"
+	 " updated_at",
+	 3,
+	 {UUIDOID, TEXTOID, TEXTOID}};
 
-static const RfStatement lock_event = {
-	"SELECT 1 FROM ONLY {source} WHERE stream_id = $1 AND stream_seq = $2"
-	" FOR KEY SHARE",
-	2, {UUIDOID, INT4OID}
-};
+static const RfStatement lock_event =
+	{"SELECT 1 FROM ONLY {source} WHERE stream_id = $1 AND stream_seq = $2"
+	 " FOR KEY SHARE",
+	 2,
+	 {UUIDOID, INT4OID}};
 
 /*
  * State
@@ -226,12 +225,12 @@ time_or(Datum value, bool isnull, TimestampTz otherwise)
 static void
 deform_state(HeapTuple tuple, TupleDesc tupdesc, RfStreamState *state)
 {
-	bool		isnull;
-	Datum		value;
+	bool  isnull;
+	Datum value;
 
 	state->exists = true;
-	state->last_seq = DatumGetInt32(heap_getattr(tuple, STREAMS_LAST_SEQ,
-												 tupdesc, &isnull));
+	state->last_seq = DatumGetInt32(
+		heap_getattr(tuple, STREAMS_LAST_SEQ, tupdesc, &isnull));
 	value = heap_getattr(tuple, STREAMS_FIRST_EVENT_AT, tupdesc, &isnull);
 	state->first_event_at = time_or(value, isnull, DT_NOEND);
 	value = heap_getattr(tuple, STREAMS_LAST_EVENT_AT, tupdesc, &isnull);
@@ -257,8 +256,8 @@ rf_stream_read(RfStore *store, const pg_uuid_t *id, Snapshot snapshot,
 	state->last_event_at = DT_NOBEGIN;
 	ScanKeyInit(&key, STREAMS_STREAM_ID, BTEqualStrategyNumber, F_UUID_EQ,
 				UUIDPGetDatum(id));
-	scan = systable_beginscan(rel, store->streams_pkey, true, snapshot,
-							  1, &key);
+	scan = systable_beginscan(rel, store->streams_pkey, true, snapshot, 1,
+							  &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 		deform_state(tuple, RelationGetDescr(rel), state);
@@ -268,10 +267,9 @@ rf_stream_read(RfStore *store, const pg_uuid_t *id, Snapshot snapshot,
 
 /* The same as it is now, whatever the isolation level. */
 void
-rf_stream_read_latest(RfStore *store, const pg_uuid_t *id,
-					  RfStreamState *state)
+rf_stream_read_latest(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 
 	rf_stream_read(store, id, snapshot, state);
 	UnregisterSnapshot(snapshot);
@@ -281,9 +279,9 @@ rf_stream_read_latest(RfStore *store, const pg_uuid_t *id,
 void
 rf_stream_lock(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
 {
-	RfScope		scope;
-	Datum		value = UUIDPGetDatum(id);
-	bool		isnull;
+	RfScope scope;
+	Datum	value = UUIDPGetDatum(id);
+	bool	isnull;
 
 	rf_query_begin(&scope, store->owner, 0);
 	if (rf_query_run(rf_store_plan(store, &lock_stream), &value, NULL) == 0)
@@ -320,9 +318,9 @@ rf_stream_raise(RfStore *store, const pg_uuid_t *id, int32 by,
 				TimestampTz first, TimestampTz last, bool reopen,
 				bool *archived)
 {
-	RfScope		scope;
-	Datum		values[5];
-	int32		head;
+	RfScope scope;
+	Datum	values[5];
+	int32	head;
 
 	values[0] = UUIDPGetDatum(id);
 	values[1] = Int32GetDatum(by);
@@ -344,8 +342,8 @@ rf_stream_raise(RfStore *store, const pg_uuid_t *id, int32 by,
 void
 rf_stream_lower(RfStore *store, const pg_uuid_t *id, int32 by)
 {
-	RfScope		scope;
-	Datum		values[2];
+	RfScope scope;
+	Datum	values[2];
 
 	values[0] = UUIDPGetDatum(id);
 	values[1] = Int32GetDatum(by);
@@ -362,7 +360,7 @@ RfFrame *
 rf_stream_open_frame(RfStore *store, bool trusted)
 {
 	MemoryContext context;
-	RfFrame    *frame;
+	RfFrame		 *frame;
 
 	if (!trusted)
 		rf_stream_flush();
@@ -399,7 +397,7 @@ rf_stream_frame_of_events(Oid events)
 RfFrame *
 rf_stream_find_frame(Oid leaf)
 {
-	RfFrame    *frame = frames;
+	RfFrame		 *frame = frames;
 	const RfLeaf *found;
 
 	if (frame != NULL && frame->leaf.relid == leaf &&
@@ -433,8 +431,8 @@ rf_stream_frame_leaf(const RfFrame *frame)
 static RfHead *
 enter_head(RfFrame *frame, const pg_uuid_t *id)
 {
-	RfHead	   *head;
-	bool		found;
+	RfHead *head;
+	bool	found;
 
 	if (frame->nheads == 0)
 	{
@@ -445,7 +443,7 @@ enter_head(RfFrame *frame, const pg_uuid_t *id)
 	}
 	if (frame->heads == NULL)
 	{
-		HASHCTL		ctl = {0};
+		HASHCTL ctl = {0};
 
 		ctl.keysize = UUID_LEN;
 		ctl.entrysize = sizeof(RfHead);
@@ -466,7 +464,7 @@ enter_head(RfFrame *frame, const pg_uuid_t *id)
 RfHead *
 rf_stream_head(RfFrame *frame, const pg_uuid_t *id)
 {
-	RfHead	   *head = frame->last_head;
+	RfHead *head = frame->last_head;
 
 	if (head == NULL || !rf_uuid_equal(&head->stream_id, id))
 	{
@@ -495,21 +493,23 @@ rf_stream_head(RfFrame *frame, const pg_uuid_t *id)
 static void
 report_taken(const pg_uuid_t *id, int32 number, int32 last_seq)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_UNIQUE_VIOLATION),
-			 errmsg("event %d of stream %s exists already",
-					number, rf_stream_id_text(id)),
-			 errdetail("The stream's last_seq is %d.", last_seq),
-			 errhint("Insert number last_seq + 1 of rf_streams, or leave stream_seq out.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_UNIQUE_VIOLATION),
+		 errmsg("event %d of stream %s exists already", number,
+				rf_stream_id_text(id)),
+		 errdetail("The stream's last_seq is %d.", last_seq),
+		 errhint(
+			 "Insert number last_seq + 1 of rf_streams, or leave stream_seq out.")));
 }
 
 /* Does this leaf hold the event?  Then it holds it until we are done. */
 static bool
 leaf_holds(RfFrame *frame, const pg_uuid_t *id, int32 number)
 {
-	RfScope		scope;
-	Datum		values[2];
-	uint64		rows;
+	RfScope scope;
+	Datum	values[2];
+	uint64	rows;
 
 	values[0] = UUIDPGetDatum(id);
 	values[1] = Int32GetDatum(number);
@@ -550,20 +550,18 @@ rf_stream_number(RfFrame *frame, RfHead *head, int32 wanted)
 	if (wanted == 0 || wanted == head->head + 1)
 	{
 		if (head->head == PG_INT32_MAX)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("stream %s is full",
-							rf_stream_id_text(&head->stream_id))));
+			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+							errmsg("stream %s is full",
+								   rf_stream_id_text(&head->stream_id))));
 		return head->head + 1;
 	}
 	if (wanted > head->head)
-		ereport(ERROR,
-				(errcode(ERRCODE_RF_WRONG_HEAD),
-				 errmsg("event %d of stream %s would leave a gap",
-						wanted, rf_stream_id_text(&head->stream_id)),
-				 errdetail("The stream is at %d.", head->head),
-				 errhint("Insert number %d, or leave stream_seq out.",
-						 head->head + 1)));
+		ereport(ERROR, (errcode(ERRCODE_RF_WRONG_HEAD),
+						errmsg("event %d of stream %s would leave a gap",
+							   wanted, rf_stream_id_text(&head->stream_id)),
+						errdetail("The stream is at %d.", head->head),
+						errhint("Insert number %d, or leave stream_seq out.",
+								head->head + 1)));
 	if (!leaf_holds(frame, &head->stream_id, wanted))
 		report_taken(&head->stream_id, wanted, head->head);
 	return 0;
@@ -573,7 +571,7 @@ rf_stream_number(RfFrame *frame, RfHead *head, int32 wanted)
 static void *
 grow(RfFrame *frame, void *elements, int *room, Size element_size)
 {
-	Size		size;
+	Size size;
 
 	*room = Max(4, *room * 2);
 	size = element_size * *room;
@@ -585,7 +583,7 @@ grow(RfFrame *frame, void *elements, int *room, Size element_size)
 static void
 remember_run(RfFrame *frame, const RfHead *head)
 {
-	Run		   *run = frame->nruns > 0 ? &frame->runs[frame->nruns - 1] : NULL;
+	Run *run = frame->nruns > 0 ? &frame->runs[frame->nruns - 1] : NULL;
 
 	if (run != NULL && run->leaf == frame->leaf.relid &&
 		run->last + 1 == head->head &&
@@ -648,7 +646,7 @@ void
 rf_stream_remember_key(RfFrame *frame, const RfKey *key)
 {
 	MemoryContext old = MemoryContextSwitchTo(frame->context);
-	RfKey	   *copy;
+	RfKey		 *copy;
 
 	if (frame->nkeys == frame->maxkeys)
 		frame->keys = grow(frame, frame->keys, &frame->maxkeys, sizeof(RfKey));
@@ -683,29 +681,31 @@ verify_run(Relation rel, const Run *run)
 				F_INT4GE, Int32GetDatum(run->first));
 	ScanKeyInit(&keys[2], run->stream_seq_column, BTLessEqualStrategyNumber,
 				F_INT4LE, Int32GetDatum(run->last));
-	scan = systable_beginscan(rel, run->stream_index, true, SnapshotSelf,
-							  3, keys);
+	scan = systable_beginscan(rel, run->stream_index, true, SnapshotSelf, 3,
+							  keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		if (TransactionIdIsCurrentTransactionId(
-												HeapTupleHeaderGetXmin(tuple->t_data)))
+				HeapTupleHeaderGetXmin(tuple->t_data)))
 			count++;
 	}
 	systable_endscan(scan);
 	if (count != (int64) run->last - run->first + 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("a row of stream %s was numbered, but not inserted",
-						rf_stream_id_text(&run->stream_id)),
-				 errdetail("Of the numbers %d to %d, " INT64_FORMAT " have a row.",
-						   run->first, run->last, count),
-				 errhint("Another trigger or ON CONFLICT skips rows; let triggers that skip rows sort before \"rf_events_redirect_archived\".")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("a row of stream %s was numbered, but not inserted",
+					rf_stream_id_text(&run->stream_id)),
+			 errdetail("Of the numbers %d to %d, " INT64_FORMAT " have a row.",
+					   run->first, run->last, count),
+			 errhint(
+				 "Another trigger or ON CONFLICT skips rows; let triggers that skip rows sort before \"rf_events_redirect_archived\".")));
 }
 
 static void
 verify_runs(RfFrame *frame)
 {
-	Relation	rel = NULL;
+	Relation rel = NULL;
 
 	for (int i = 0; i < frame->nruns; i++)
 	{
@@ -740,9 +740,9 @@ compare_heads(const void *a, const void *b)
 static RfHead **
 pending_heads(RfFrame *frame, int *count)
 {
-	RfHead	  **result = palloc(sizeof(RfHead *) * Max(frame->nheads, 1));
+	RfHead		  **result = palloc(sizeof(RfHead *) * Max(frame->nheads, 1));
 	HASH_SEQ_STATUS status;
-	RfHead	   *head = frame->nheads > 0 ? &frame->first_head : NULL;
+	RfHead		   *head = frame->nheads > 0 ? &frame->first_head : NULL;
 
 	*count = 0;
 	if (frame->heads != NULL)
@@ -764,24 +764,24 @@ pending_heads(RfFrame *frame, int *count)
 
 typedef struct HeadArrays
 {
-	Datum	   *ids;
-	Datum	   *bases;
-	Datum	   *heads;
-	Datum	   *firsts;
-	Datum	   *lasts;
-	Datum	   *any_states;
-	Datum	   *hots;
-	int			count;
+	Datum *ids;
+	Datum *bases;
+	Datum *heads;
+	Datum *firsts;
+	Datum *lasts;
+	Datum *any_states;
+	Datum *hots;
+	int	   count;
 } HeadArrays;
 
 static void
 collect_arrays(const RfStore *store, RfHead **pending, int count, bool exist,
 			   HeadArrays *arrays)
 {
-	bool		state_matters = store->redirect_enabled ||
-		store->backend == RF_PARTITIONED;
-	Datum	   *room = palloc(sizeof(Datum) * count * 7);
-	int			n = 0;
+	bool state_matters = store->redirect_enabled ||
+						 store->backend == RF_PARTITIONED;
+	Datum *room = palloc(sizeof(Datum) * count * 7);
+	int	   n = 0;
 
 	arrays->ids = room;
 	arrays->bases = room + count;
@@ -801,8 +801,8 @@ collect_arrays(const RfStore *store, RfHead **pending, int count, bool exist,
 		arrays->heads[n] = Int32GetDatum(head->head);
 		arrays->firsts[n] = TimestampTzGetDatum(head->first);
 		arrays->lasts[n] = TimestampTzGetDatum(head->last);
-		arrays->any_states[n] = BoolGetDatum(!(head->landed_hot &&
-											   state_matters));
+		arrays->any_states[n] = BoolGetDatum(
+			!(head->landed_hot && state_matters));
 		arrays->hots[n] = BoolGetDatum(head->landed_hot);
 		n++;
 	}
@@ -827,10 +827,9 @@ make_array(Datum *elements, int count, Oid type)
 												   sizeof(bool), true,
 												   TYPALIGN_CHAR));
 		default:
-			return PointerGetDatum(construct_array(elements, count, type,
-												   sizeof(int64),
-												   FLOAT8PASSBYVAL,
-												   TYPALIGN_DOUBLE));
+			return PointerGetDatum(
+				construct_array(elements, count, type, sizeof(int64),
+								FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 	}
 }
 
@@ -838,11 +837,11 @@ make_array(Datum *elements, int count, Oid type)
 static void
 report_unraised(RfStore *store, const HeadArrays *arrays)
 {
-	Datum		values[3];
-	pg_uuid_t  *id;
-	bool		isnull;
-	int32		last_seq;
-	bool		same_head;
+	Datum	   values[3];
+	pg_uuid_t *id;
+	bool	   isnull;
+	int32	   last_seq;
+	bool	   same_head;
 
 	values[0] = make_array(arrays->ids, arrays->count, UUIDOID);
 	values[1] = make_array(arrays->bases, arrays->count, INT4OID);
@@ -853,19 +852,21 @@ report_unraised(RfStore *store, const HeadArrays *arrays)
 	last_seq = DatumGetInt32(rf_query_value(0, 2, &isnull));
 	same_head = !isnull && DatumGetBool(rf_query_must(0, 3));
 	if (isnull || same_head)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("stream %s was archived or removed while events were inserted",
-						rf_stream_id_text(id)),
-				 errhint("Run the transaction again.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg(
+				 "stream %s was archived or removed while events were inserted",
+				 rf_stream_id_text(id)),
+			 errhint("Run the transaction again.")));
 	report_taken(id, last_seq, last_seq);
 }
 
 static void
 raise_existing(RfStore *store, const HeadArrays *arrays)
 {
-	Datum		values[7];
-	uint64		raised;
+	Datum  values[7];
+	uint64 raised;
 
 	if (arrays->count == 1)
 	{
@@ -896,7 +897,7 @@ raise_existing(RfStore *store, const HeadArrays *arrays)
 static void
 raise_new(RfStore *store, const HeadArrays *arrays)
 {
-	Datum		values[4];
+	Datum values[4];
 
 	values[0] = make_array(arrays->ids, arrays->count, UUIDOID);
 	values[1] = make_array(arrays->heads, arrays->count, INT4OID);
@@ -912,10 +913,10 @@ static void
 flush_frame(RfFrame *frame)
 {
 	SubTransactionId subid = GetCurrentSubTransactionId();
-	RfScope		scope;
-	HeadArrays	arrays;
-	int			count;
-	RfHead	  **pending = pending_heads(frame, &count);
+	RfScope			 scope;
+	HeadArrays		 arrays;
+	int				 count;
+	RfHead		   **pending = pending_heads(frame, &count);
 
 	if (count > 0)
 	{
@@ -952,7 +953,7 @@ rf_stream_flush(void)
 static void
 unlink_frame(RfFrame *frame)
 {
-	RfFrame   **link = &frames;
+	RfFrame **link = &frames;
 
 	while (*link != frame)
 		link = &(*link)->below;
@@ -978,8 +979,8 @@ rf_stream_close_frame(RfFrame *frame)
  */
 
 static void
-end_flush(RfFrame *frame, RfHead *head, SubXactEvent event,
-		  SubTransactionId id, SubTransactionId parent)
+end_flush(RfFrame *frame, RfHead *head, SubXactEvent event, SubTransactionId id,
+		  SubTransactionId parent)
 {
 	if (head->flushed_in != id)
 		return;
@@ -995,14 +996,14 @@ static void
 subtransaction_ended(SubXactEvent event, SubTransactionId id,
 					 SubTransactionId parent, void *arg)
 {
-	RfFrame    *below;
+	RfFrame *below;
 
 	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
 		return;
 	for (RfFrame *frame = frames; frame != NULL; frame = below)
 	{
 		HASH_SEQ_STATUS status;
-		RfHead	   *head;
+		RfHead		   *head;
 
 		below = frame->below;
 		if (frame->subid == id)
@@ -1025,7 +1026,7 @@ transaction_ended(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
 		event == XACT_EVENT_PREPARE)
-		frames = NULL;			/* they lived in the transaction's memory */
+		frames = NULL; /* they lived in the transaction's memory */
 }
 
 void
@@ -1049,8 +1050,8 @@ mark_archived(RfStore *store, const pg_uuid_t *id, const char *reason,
 {
 	MemoryContext context = CurrentMemoryContext;
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("mark");
-	RfScope		scope;
-	Datum		values[3];
+	RfScope		  scope;
+	Datum		  values[3];
 
 	values[0] = UUIDPGetDatum(id);
 	values[1] = CStringGetTextDatum(archived_by);
@@ -1076,22 +1077,25 @@ Datum
 rf_archive_mark(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	Datum		row[STREAMS_COLUMNS];
-	bool		nulls[STREAMS_COLUMNS];
-	char	   *reason = PG_ARGISNULL(1) ? "manual mark" : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	char	   *by = PG_ARGISNULL(2) ? GetUserNameFromId(GetSessionUserId(), false) : text_to_cstring(PG_GETARG_TEXT_PP(2));
-	char	   *tenant = PG_ARGISNULL(3) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(3));
+	Datum		   row[STREAMS_COLUMNS];
+	bool		   nulls[STREAMS_COLUMNS];
+	char		  *reason = PG_ARGISNULL(1) ? "manual mark" :
+											  text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char *by = PG_ARGISNULL(2) ? GetUserNameFromId(GetSessionUserId(), false) :
+								 text_to_cstring(PG_GETARG_TEXT_PP(2));
+	char *tenant = PG_ARGISNULL(3) ? NULL :
+									 text_to_cstring(PG_GETARG_TEXT_PP(3));
 
 	PreventCommandIfReadOnly("rf_archive_mark()");
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"stream_id\" must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"stream_id\" must not be null")));
 	if (strcmp(by, RF_CLOSED_BY) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"archived_by\" must not be \"%s\"", RF_CLOSED_BY),
-				 errhint("That name tells the streams that a move has closed.")));
+				 errhint(
+					 "That name tells the streams that a move has closed.")));
 	mark_archived(rf_store_get(tenant, RF_RIGHT_ARCHIVE), PG_GETARG_UUID_P(0),
 				  reason, by, row, nulls);
 	InitMaterializedSRF(fcinfo, 0);

@@ -21,33 +21,35 @@
 #include "query.h"
 #include "store.h"
 
-#define SET_SWITCH(column, type) \
-	{ \
-		"INSERT INTO {config} (" column ") VALUES ($1)" \
-		" ON CONFLICT (singleton) DO UPDATE SET " column " = excluded." column, \
-		1, {type} \
+#define SET_SWITCH(column, type)                         \
+	{                                                    \
+		"INSERT INTO {config} (" column ") VALUES ($1)"  \
+		" ON CONFLICT (singleton) DO UPDATE SET " column \
+		" = excluded." column,                           \
+			1,                                           \
+		{                                                \
+			type                                         \
+		}                                                \
 	}
 
 static const RfStatement set_redirect = SET_SWITCH("redirect_enabled", BOOLOID);
-static const RfStatement set_include = SET_SWITCH("include_archived_by_default", BOOLOID);
+static const RfStatement set_include = SET_SWITCH("include_archived_by_default",
+												  BOOLOID);
 static const RfStatement set_notify = SET_SWITCH("notify_enabled", BOOLOID);
 static const RfStatement set_backend = SET_SWITCH("backend", TEXTOID);
 
-static const RfStatement has_rows = {
-	"SELECT 1 FROM {source} LIMIT 1", 0, {0}
-};
+static const RfStatement has_rows = {"SELECT 1 FROM {source} LIMIT 1", 0, {0}};
 
 /* cold events must not appear in the other backend while we look */
-static const RfStatement lock_config = {
-	"LOCK TABLE {config} IN SHARE ROW EXCLUSIVE MODE", 0, {0}
-};
+static const RfStatement lock_config =
+	{"LOCK TABLE {config} IN SHARE ROW EXCLUSIVE MODE", 0, {0}};
 
 static void
 write_switch(RfStore *store, const RfStatement *statement, Datum value,
 			 const char *detail)
 {
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("switch");
-	RfScope		scope;
+	RfScope		  scope;
 
 	entry.detail = detail;
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
@@ -60,12 +62,12 @@ static Datum
 set_boolean(FunctionCallInfo fcinfo, const RfStatement *statement,
 			const char *name)
 {
-	char	   *tenant = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char *tenant = PG_ARGISNULL(1) ? NULL :
+									 text_to_cstring(PG_GETARG_TEXT_PP(1));
 
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"enabled\" must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"enabled\" must not be null")));
 	write_switch(rf_store_get(tenant, RF_RIGHT_OWN), statement,
 				 PG_GETARG_DATUM(0),
 				 psprintf("%s %s", name, PG_GETARG_BOOL(0) ? "on" : "off"));
@@ -76,7 +78,7 @@ set_boolean(FunctionCallInfo fcinfo, const RfStatement *statement,
 static void
 require_no_cold_events(RfStore *store, Oid parent)
 {
-	RfScope		scope;
+	RfScope scope;
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	rf_query_run(rf_store_plan(store, &lock_config), NULL, NULL);
@@ -124,7 +126,8 @@ rf_archive_set_notify(PG_FUNCTION_ARGS)
 Datum
 rf_archive_redirect_enabled(PG_FUNCTION_ARGS)
 {
-	char	   *tenant = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *tenant = PG_ARGISNULL(0) ? NULL :
+									 text_to_cstring(PG_GETARG_TEXT_PP(0));
 
 	PG_RETURN_BOOL(rf_store_get(tenant, RF_RIGHT_READ)->redirect_enabled);
 }
@@ -132,20 +135,21 @@ rf_archive_redirect_enabled(PG_FUNCTION_ARGS)
 Datum
 rf_archive_set_backend(PG_FUNCTION_ARGS)
 {
-	char	   *backend = PG_ARGISNULL(0) ? "" : text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	   *tenant = PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1));
-	bool		partitioned = strcmp(backend, "partitioned") == 0;
-	RfStore    *store;
+	char	*backend = PG_ARGISNULL(0) ? "" :
+										 text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	*tenant = PG_ARGISNULL(1) ? NULL :
+										text_to_cstring(PG_GETARG_TEXT_PP(1));
+	bool	 partitioned = strcmp(backend, "partitioned") == 0;
+	RfStore *store;
 
 	PreventCommandIfReadOnly("rf_archive_set_backend()");
 	if (!partitioned && strcmp(backend, "dual_table") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" is not a backend", backend),
-				 errhint("Use \"dual_table\" or \"partitioned\".")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"%s\" is not a backend", backend),
+						errhint("Use \"dual_table\" or \"partitioned\".")));
 	store = rf_store_get(tenant, RF_RIGHT_OWN);
 	require_no_cold_events(store, partitioned ? store->events_archive :
-						   store->events_cold);
+												store->events_cold);
 	write_switch(store, &set_backend, CStringGetTextDatum(backend),
 				 psprintf("backend %s", backend));
 	PG_RETURN_VOID();

@@ -21,9 +21,9 @@
 void
 rf_wait_point(const char *name)
 {
-	LOCKTAG		tag;
-	Datum		key = DirectFunctionCall1Coll(hashtext, C_COLLATION_OID,
-											  CStringGetTextDatum(name));
+	LOCKTAG tag;
+	Datum	key = DirectFunctionCall1Coll(hashtext, C_COLLATION_OID,
+										  CStringGetTextDatum(name));
 
 	/* the key space of pg_advisory_lock(int, int) */
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, RF_WAIT_POINT_CLASS,

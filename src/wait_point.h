@@ -20,4 +20,4 @@ extern void rf_wait_point(const char *name);
 #define RF_WAIT_POINT(name) ((void) 0)
 #endif
 
-#endif							/* RF_WAIT_POINT_H */
+#endif /* RF_WAIT_POINT_H */

@@ -44,26 +44,26 @@
 
 typedef struct MoveLoop
 {
-	MemoryContext context;		/* lives as long as the loop */
-	Oid			namespace_id;
-	RfStore    *store;			/* of this transaction */
+	MemoryContext	  context; /* lives as long as the loop */
+	Oid				  namespace_id;
+	RfStore			 *store; /* of this transaction */
 	const RfMoveSpec *spec;
-	bool		commits;		/* are we the owner of the transaction? */
-	TimestampTz started_at;
-	TimestampTz deadline;		/* stop there; DT_NOEND: never */
-	TimestampTz reported_at;
-	bool		out_of_time;
-	int64		expected;		/* about how many events there are to move */
-	int64		events;
-	int32		batches;
-	HTAB	   *streams;		/* touched */
-	HTAB	   *unclosed;		/* may be empty, but were held by others */
+	bool			  commits; /* are we the owner of the transaction? */
+	TimestampTz		  started_at;
+	TimestampTz		  deadline; /* stop there; DT_NOEND: never */
+	TimestampTz		  reported_at;
+	bool			  out_of_time;
+	int64			  expected; /* about how many events there are to move */
+	int64			  events;
+	int32			  batches;
+	HTAB			 *streams;	/* touched */
+	HTAB			 *unclosed; /* may be empty, but were held by others */
 } MoveLoop;
 
 static HTAB *
 make_uuid_set(MoveLoop *loop, const char *name)
 {
-	HASHCTL		ctl = {0};
+	HASHCTL ctl = {0};
 
 	ctl.keysize = UUID_LEN;
 	ctl.entrysize = UUID_LEN;
@@ -74,8 +74,8 @@ make_uuid_set(MoveLoop *loop, const char *name)
 static void
 add_uuids(HTAB *set, ArrayType *array)
 {
-	Datum	   *ids;
-	int			count;
+	Datum *ids;
+	int	   count;
 
 	if (array == NULL)
 		return;
@@ -90,11 +90,11 @@ add_uuids(HTAB *set, ArrayType *array)
 static ArrayType *
 uuids_of(HTAB *set)
 {
-	long		count = hash_get_num_entries(set);
-	Datum	   *ids = palloc(sizeof(Datum) * Max(count, 1));
+	long			count = hash_get_num_entries(set);
+	Datum		   *ids = palloc(sizeof(Datum) * Max(count, 1));
 	HASH_SEQ_STATUS status;
-	pg_uuid_t  *id;
-	int			n = 0;
+	pg_uuid_t	   *id;
+	int				n = 0;
 
 	hash_seq_init(&status, set);
 	while ((id = hash_seq_search(&status)) != NULL)
@@ -141,9 +141,10 @@ report_progress(MoveLoop *loop)
 									PROGRESS_INTERVAL_MS))
 		return;
 	loop->reported_at = now;
-	message = psprintf("moved " INT64_FORMAT " of about " INT64_FORMAT " events, %.0f a second, about %.0f s left",
-					loop->events, loop->events + left, rate,
-					rate > 0 ? left / rate : 0.0);
+	message = psprintf("moved " INT64_FORMAT " of about " INT64_FORMAT
+					   " events, %.0f a second, about %.0f s left",
+					   loop->events, loop->events + left, rate,
+					   rate > 0 ? left / rate : 0.0);
 	ereport(NOTICE, (errmsg_internal("%s", message)));
 	pgstat_report_activity(STATE_RUNNING, psprintf("rf_archive: %s", message));
 	pfree(message);
@@ -165,15 +166,15 @@ time_is_up(MoveLoop *loop)
 static bool
 prepare_months(MoveLoop *loop, const RfPartition *source)
 {
-	List	   *months;
-	ListCell   *cell;
+	List	 *months;
+	ListCell *cell;
 
 	begin_step(loop);
 	months = rf_policy_months(loop->store, loop->spec, source);
 	end_step(loop);
 	foreach(cell, months)
 	{
-		DateADT		month = lfirst_int(cell);
+		DateADT month = lfirst_int(cell);
 
 		CHECK_FOR_INTERRUPTS();
 		if (!rf_partition_month_has_name(month))
@@ -188,9 +189,9 @@ prepare_months(MoveLoop *loop, const RfPartition *source)
 static void
 start_cursor(MoveLoop *loop, const RfPartition *source, RfMoveCursor *cursor)
 {
-	Oid			parent;
-	bool		one_month = !source->is_default &&
-		rf_partition_next_month(source->lower) == source->upper;
+	Oid	 parent;
+	bool one_month = !source->is_default &&
+					 rf_partition_next_month(source->lower) == source->upper;
 
 	memset(cursor, 0, sizeof(*cursor));
 	begin_step(loop);
@@ -198,8 +199,8 @@ start_cursor(MoveLoop *loop, const RfPartition *source, RfMoveCursor *cursor)
 	cursor->source = source->relid;
 	cursor->month = one_month ? source->lower : DATEVAL_NOEND;
 	cursor->upper = source->upper;
-	cursor->target = one_month ?
-		rf_partition_of_month(parent, source->lower) : InvalidOid;
+	cursor->target = one_month ? rf_partition_of_month(parent, source->lower) :
+								 InvalidOid;
 	if (!OidIsValid(cursor->target))
 		cursor->target = parent;
 	end_step(loop);
@@ -259,8 +260,8 @@ close_rest(MoveLoop *loop)
 static void
 run_loop(MoveLoop *loop)
 {
-	List	   *sources;
-	ListCell   *cell;
+	List	 *sources;
+	ListCell *cell;
 
 	loop->started_at = loop->reported_at = GetCurrentTimestamp();
 	loop->streams = make_uuid_set(loop, "Rillflow streams moved");
@@ -292,10 +293,9 @@ read_spec(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 {
 	memset(spec, 0, sizeof(*spec));
 	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"before\" must not be null"),
-				 errhint("'infinity' takes everything.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"before\" must not be null"),
+						errhint("'infinity' takes everything.")));
 	spec->before = PG_GETARG_TIMESTAMPTZ(0);
 	spec->batch_size = PG_ARGISNULL(1) ? rf_guc_batch_size : PG_GETARG_INT32(1);
 	if (spec->batch_size < 1 || spec->batch_size > RF_MAX_BATCH)
@@ -323,13 +323,14 @@ Datum
 rf_archive_move(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool		dry_run = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
-	char	   *tenant = PG_ARGISNULL(5) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(5));
-	RfMoveSpec	spec;
-	MoveLoop	loop;
-	int64		touched;
-	Datum		values[4];
-	bool		nulls[4] = {0};
+	bool		   dry_run = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+	char		  *tenant = PG_ARGISNULL(5) ? NULL :
+											  text_to_cstring(PG_GETARG_TEXT_PP(5));
+	RfMoveSpec	   spec;
+	MoveLoop	   loop;
+	int64		   touched;
+	Datum		   values[4];
+	bool		   nulls[4] = {0};
 
 	read_spec(fcinfo, &spec);
 	if (!dry_run)
@@ -346,7 +347,7 @@ rf_archive_move(PG_FUNCTION_ARGS)
 	values[0] = Int64GetDatum(loop.events);
 	values[1] = Int64GetDatum(touched);
 	values[2] = Int32GetDatum(loop.batches);
-	values[3] = Int32GetDatum(0);	/* rows move; no month flips */
+	values[3] = Int32GetDatum(0); /* rows move; no month flips */
 	InitMaterializedSRF(fcinfo, 0);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
@@ -357,10 +358,12 @@ require_no_transaction_block(FunctionCallInfo fcinfo)
 {
 	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
 		castNode(CallContext, fcinfo->context)->atomic)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("rf_archive_run() cannot run inside a transaction block"),
-				 errhint("It commits after each batch; rf_archive_move() does not.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+			 errmsg("rf_archive_run() cannot run inside a transaction block"),
+			 errhint(
+				 "It commits after each batch; rf_archive_move() does not.")));
 }
 
 static TimestampTz
@@ -368,14 +371,12 @@ deadline_after(Interval *runtime)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz deadline = DatumGetTimestampTz(
-											   DirectFunctionCall2(timestamptz_pl_interval,
-																   TimestampTzGetDatum(now),
-																   IntervalPGetDatum(runtime)));
+		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now),
+							IntervalPGetDatum(runtime)));
 
 	if (deadline <= now)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"max_runtime\" must be positive")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"max_runtime\" must be positive")));
 	return deadline;
 }
 
@@ -400,19 +401,22 @@ rf_archive_run(PG_FUNCTION_ARGS)
 	tenant = PG_ARGISNULL(5) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(5));
 	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
 	foreach(cell, stores)
-		schemas = lappend_oid(schemas, ((RfStore *) lfirst(cell))->namespace_id);
+		schemas = lappend_oid(schemas,
+							  ((RfStore *) lfirst(cell))->namespace_id);
 	foreach(cell, schemas)
 	{
-		MoveLoop	loop;
+		MoveLoop loop;
 
 		init_loop(&loop, &spec, rf_store_in(lfirst_oid(cell), false), true);
 		loop.deadline = deadline;
 		run_loop(&loop);
 		ereport(NOTICE,
-				(errmsg("moved " INT64_FORMAT " events of %ld streams in %d batches%s",
+				(errmsg("moved " INT64_FORMAT
+						" events of %ld streams in %d batches%s",
 						loop.events, hash_get_num_entries(loop.streams),
 						loop.batches,
-						loop.out_of_time ? ", and stopped at max_runtime" : "")));
+						loop.out_of_time ? ", and stopped at max_runtime" :
+										   "")));
 	}
 	rf_query_disconnect();
 	PG_RETURN_VOID();
