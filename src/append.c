@@ -34,6 +34,7 @@
 #include "utils/rls.h"
 #include "utils/timestamp.h"
 
+#include "frame.h"
 #include "key.h"
 #include "partition.h"
 #include "query.h"
@@ -270,6 +271,7 @@ raise_head(RfStore *store, Request *request, int *fresh, bool *to_cold)
 		first = Min(first, at);
 		last = Max(last, at);
 	}
+	rf_frame_flush();
 	head = rf_stream_raise(store, request->stream_id, *fresh, first, last,
 						   !cold_if_archived, &archived);
 	still_fresh = find_repeats(store, request);
@@ -313,6 +315,8 @@ choose_writer(const RfStore *store, bool to_cold, Writer *writer)
 												  GetUserId(),
 												  ACL_INSERT) == ACLCHECK_OK;
 
+	if (to_cold)
+		rf_store_lock_cold(store);
 	writer->target = store->events;
 	writer->as_user = InvalidOid;
 	writer->by_default = !names_global_seq;
@@ -352,7 +356,7 @@ write_event(RfStore *store, const Writer *writer, Event *event)
 	rf_store_expect_no_write();
 	if (writer->by_default)
 		event->values[COL_GLOBAL_SEQ] = Int64GetDatum(
-			rf_stream_last_global_seq());
+			rf_frame_last_global_seq());
 }
 
 static void

@@ -12,8 +12,11 @@
 
 #include "postgres.h"
 
+#include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
+#include "executor/executor.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
@@ -65,6 +68,45 @@ rf_compat_find_setting(const char *name)
 			return settings[i];
 	}
 	return NULL;
+#endif
+}
+
+/*
+ * Update a version of a row; *need_indexes tells whether its indexes need new
+ * entries.
+ */
+static inline TM_Result
+rf_compat_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot,
+					   TM_FailureData *failure, LockTupleMode *mode,
+					   bool *need_indexes)
+{
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes update_indexes;
+#else
+	bool update_indexes;
+#endif
+	TM_Result result;
+
+	result = table_tuple_update(rel, tid, slot, GetCurrentCommandId(true),
+								InvalidSnapshot, InvalidSnapshot, true, failure,
+								mode, &update_indexes);
+#if PG_VERSION_NUM >= 160000
+	*need_indexes = update_indexes != TU_None;
+#else
+	*need_indexes = update_indexes;
+#endif
+	return result;
+}
+
+static inline void
+rf_compat_insert_index_entries(ResultRelInfo *result, TupleTableSlot *slot,
+							   EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	(void) ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL,
+								 false);
+#else
+	(void) ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL);
 #endif
 }
 

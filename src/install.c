@@ -47,6 +47,39 @@
 /* hot months made ahead, beside the current one */
 #define MONTHS_AHEAD 3
 
+/*
+ * The branches keep their columns in another order than events, and the
+ * leaves follow them.  The short ones of fixed length come first, which saves
+ * padding and lets the row trigger find what it reads at once.  And the server
+ * converts a row on its way from events to a leaf whose order differs: it
+ * ends up in the form that goes to the heap, and is not formed twice, as it is
+ * for other tables that have a row trigger.
+ */
+#define BRANCH(name, tier)                                          \
+	"CREATE TABLE %s." name " ("                                    \
+	" global_seq bigint NOT NULL,"                                  \
+	" created_at timestamptz NOT NULL DEFAULT now(),"               \
+	" stream_id uuid NOT NULL,"                                     \
+	" stream_seq integer NOT NULL,"                                 \
+	" bucket_month date NOT NULL"                                   \
+	" DEFAULT date_trunc('month', now() AT TIME ZONE 'UTC')::date," \
+	" event_version integer NOT NULL DEFAULT 1,"                    \
+	" is_tombstone boolean NOT NULL DEFAULT false,"                 \
+	" retention_class text NOT NULL DEFAULT '" tier "',"            \
+	" event_type text NOT NULL,"                                    \
+	" headers jsonb NOT NULL DEFAULT '{}',"                         \
+	" body jsonb NOT NULL,"                                         \
+	" causation_id uuid,"                                           \
+	" correlation_id uuid,"                                         \
+	" tenant_id text,"                                              \
+	" user_id text,"                                                \
+	" CONSTRAINT rf_bucket_month_tie CHECK (bucket_month ="         \
+	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date)"    \
+	") PARTITION BY RANGE (bucket_month)"
+#define ATTACH_BRANCH(name, tier)                                              \
+	"ALTER TABLE %s.events ATTACH PARTITION %s." name " FOR VALUES IN ('" tier \
+	"')"
+
 /* The tables of a store; %s is its schema. */
 static const char *const store_ddl[] = {
 	"CREATE TABLE %s.rf_streams ("
@@ -65,7 +98,7 @@ static const char *const store_ddl[] = {
 	" CONSTRAINT rf_streams_last_seq_check CHECK (last_seq >= 0),"
 	" CONSTRAINT rf_streams_retention_class_check"
 	" CHECK (retention_class IN ('hot', 'cold'))"
-	") WITH (fillfactor = 80)",
+	") WITH (fillfactor = 60)",
 
 	"CREATE SEQUENCE %s.events_global_seq_seq",
 
@@ -92,12 +125,10 @@ static const char *const store_ddl[] = {
 
 	"ALTER SEQUENCE %s.events_global_seq_seq OWNED BY %s.events.global_seq",
 
-	"CREATE TABLE %s.events_hot PARTITION OF %s.events"
-	" FOR VALUES IN ('hot') PARTITION BY RANGE (bucket_month)",
-
-	"CREATE TABLE %s.events_cold PARTITION OF %s.events"
-	" (retention_class DEFAULT 'cold')"
-	" FOR VALUES IN ('cold') PARTITION BY RANGE (bucket_month)",
+	BRANCH("events_hot", "hot"),
+	ATTACH_BRANCH("events_hot", "hot"),
+	BRANCH("events_cold", "cold"),
+	ATTACH_BRANCH("events_cold", "cold"),
 
 	"CREATE TABLE %s.events_archive ("
 	" LIKE %s.events INCLUDING CONSTRAINTS INCLUDING DEFAULTS,"
@@ -178,8 +209,10 @@ static const struct
 	 "body jsonb,headers jsonb,causation_id uuid,correlation_id uuid,"
 	 "event_version int4,tenant_id text,user_id text,is_tombstone bool,"
 	 "created_at timestamptz,bucket_month date,retention_class text"},
-	{"events_hot", 'p', "global_seq int8,stream_id uuid,stream_seq int4"},
-	{"events_cold", 'p', "global_seq int8,stream_id uuid,stream_seq int4"},
+	{"events_hot", 'p',
+	 "global_seq int8,created_at timestamptz,stream_id uuid"},
+	{"events_cold", 'p',
+	 "global_seq int8,created_at timestamptz,stream_id uuid"},
 	{"events_archive", 'p',
 	 "global_seq int8,stream_id uuid,stream_seq int4,event_type text,"
 	 "body jsonb,headers jsonb"},
@@ -622,16 +655,19 @@ created_if_not_exists(void)
 	return false;
 }
 
-/* Was check_function_bodies on before the script of the extension began? */
+/*
+ * Was check_function_bodies on before the script of the extension began?  The
+ * server switches it off for the script where it was on, and saves that.
+ */
 static bool
 bodies_were_checked(void)
 {
 	struct config_generic *setting = rf_compat_find_setting(
 		"check_function_bodies");
 
-	if (setting == NULL || setting->stack == NULL)
-		return true;
-	return setting->stack->prior.val.boolval;
+	return setting != NULL && setting->stack != NULL &&
+		   setting->stack->state == GUC_SAVE &&
+		   setting->stack->prior.val.boolval;
 }
 
 /* Tables that the script made are members now, and must not stay. */

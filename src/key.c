@@ -54,10 +54,17 @@ static const RfStatement prune_keys =
 text *
 rf_key_of_headers(Datum headers)
 {
-	Jsonb	   *jb = DatumGetJsonbP(headers);
-	JsonbValue	buf;
-	JsonbValue *value;
+	struct varlena *raw = (struct varlena *) DatumGetPointer(headers);
+	Jsonb		   *jb;
+	JsonbValue		buf;
+	JsonbValue	   *value;
 
+	/* most events have none: find that out without unpacking */
+	if (!VARATT_IS_EXTERNAL(raw) && !VARATT_IS_COMPRESSED(raw) &&
+		memmem(VARDATA_ANY(raw), VARSIZE_ANY_EXHDR(raw), KEY_HEADER,
+			   strlen(KEY_HEADER)) == NULL)
+		return NULL;
+	jb = DatumGetJsonbP(headers);
 	if (!JB_ROOT_IS_OBJECT(jb) || JB_ROOT_COUNT(jb) == 0)
 		return NULL;
 	value = getKeyJsonValueFromContainer(&jb->root, KEY_HEADER,

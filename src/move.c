@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * move.c
- *	  Moving events between the tiers, by rows: one batch at a time.
+ *	  Moving events to the cold tier, by rows: one batch at a time.
  *
  * A batch is one statement: DELETE … RETURNING from a hot leaf feeds a plain
  * INSERT into the cold tier.  What the DELETE did not take is not inserted,
@@ -16,12 +16,15 @@
  * locked, and the hot leaves between its first and last event are looked
  * through with a snapshot taken under the lock.  An append in flight raises
  * the head later, under that same lock, and so reopens the stream; one that
- * committed before is seen.  Rows of rf_streams that others hold are skipped,
- * and reported to the loop, which takes them up at the end.
+ * committed before is seen.  A month that is made at the same time takes rows
+ * out of the default partition, on which a lock keeps it waiting.  Rows of
+ * rf_streams that others hold are skipped, and reported to the loop, which
+ * takes them up at the end.
  *
- * Locks: rows of rf_streams in ascending order first where only_archived asks
- * for it, then the rows that are deleted; rows of rf_streams to be closed last.
- * A stream held by others is skipped there, so that no cycle can close.
+ * Locks: the parent of the cold tier and the hot default partition; rows of
+ * rf_streams in ascending order, where only_archived asks for it; the rows
+ * that are deleted; rows of rf_streams to be closed.  A stream that others
+ * hold is skipped, not waited for, so that no cycle can close.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,6 +39,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "frame.h"
 #include "ledger.h"
 #include "move.h"
 #include "partition.h"
@@ -43,8 +47,6 @@
 #include "store.h"
 #include "stream.h"
 #include "wait_point.h"
-
-#define STREAMS_COLUMNS 11
 
 /*
  * The statement of a batch.  Parameters: $1 cursor, $2 cut-off, $3 batch
@@ -80,7 +82,7 @@
  * Archived streams, which stay locked: a reactivation that commits first is
  * seen, and one that comes later waits for this batch.
  */
-#define PICK_ARCHIVED(skip_locked)                                            \
+#define PICK_ARCHIVED                                                         \
 	"WITH picked AS MATERIALIZED (SELECT global_seq AS n, stream_id AS id"    \
 	" FROM ONLY {source} AS e WHERE global_seq > $1 AND created_at < $2"      \
 	" AND EXISTS (SELECT FROM {streams} AS s"                                 \
@@ -88,7 +90,7 @@
 	" ORDER BY global_seq LIMIT $3),"                                         \
 	" locked AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"          \
 	" WHERE stream_id IN (SELECT id FROM picked) AND archived_at IS NOT NULL" \
-	" ORDER BY stream_id FOR NO KEY UPDATE" skip_locked "),"                  \
+	" ORDER BY stream_id FOR NO KEY UPDATE SKIP LOCKED),"                     \
 	" top AS MATERIALIZED"                                                    \
 	" (SELECT max(n) AS upper, count(*) AS picked FROM picked)"
 #define DELETE_ARCHIVED DELETE_ANY " AND stream_id IN (SELECT id FROM locked)"
@@ -135,15 +137,15 @@ typedef enum BatchKind
 {
 	BATCH_ANY,
 	BATCH_STREAM,
-	BATCH_ARCHIVED,
-	BATCH_ARCHIVED_WAIT
+	BATCH_ARCHIVED
 } BatchKind;
 
 /* [kind][but for what is cold already][backend] */
-static const RfStatement move_batch[4][2][2] =
-	{BATCH(PICK_ANY, DELETE_ANY), BATCH(PICK_STREAM, DELETE_STREAM),
-	 BATCH(PICK_ARCHIVED(" SKIP LOCKED"), DELETE_ARCHIVED),
-	 BATCH(PICK_ARCHIVED(""), DELETE_ARCHIVED)};
+static const RfStatement move_batch[3][2][2] = {BATCH(PICK_ANY, DELETE_ANY),
+												BATCH(PICK_STREAM,
+													  DELETE_STREAM),
+												BATCH(PICK_ARCHIVED,
+													  DELETE_ARCHIVED)};
 
 /* Events that are in both tiers, those of different content first. */
 static const RfStatement find_doubles =
@@ -159,21 +161,12 @@ static const RfStatement find_doubles =
 	 1,
 	 {TIMESTAMPTZOID}};
 
-#define CLOSABLE " archived_at IS NULL AND last_event_at < $2"
-#define FIND_CLOSABLE(skip_locked)                                           \
-	"WITH wanted AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"     \
-	" WHERE stream_id = ANY ($1) AND" CLOSABLE "),"                          \
-	" locked AS MATERIALIZED"                                                \
-	" (SELECT stream_id AS id, first_event_at, last_event_at FROM {streams}" \
-	" WHERE stream_id = ANY (ARRAY(SELECT id FROM wanted)) AND" CLOSABLE     \
-	" ORDER BY stream_id FOR NO KEY UPDATE" skip_locked ")"                  \
-	" SELECT id, first_event_at, last_event_at, first_event_at IS NOT NULL"  \
-	" FROM wanted LEFT JOIN locked USING (id)"
-
-/* [wait] */
-static const RfStatement find_closable[2] =
-	{{FIND_CLOSABLE(" SKIP LOCKED"), 2, {UUIDARRAYOID, TIMESTAMPTZOID}},
-	 {FIND_CLOSABLE(""), 2, {UUIDARRAYOID, TIMESTAMPTZOID}}};
+static const RfStatement lock_open_streams =
+	{"SELECT stream_id, first_event_at, last_event_at FROM {streams}"
+	 " WHERE stream_id = ANY ($1) AND archived_at IS NULL"
+	 " ORDER BY stream_id FOR NO KEY UPDATE SKIP LOCKED",
+	 1,
+	 {UUIDARRAYOID}};
 
 static const RfStatement close_streams =
 	{"UPDATE {streams} SET archived_at = now(),"
@@ -189,43 +182,6 @@ static const RfStatement lock_archived =
 	 " FOR NO KEY UPDATE",
 	 1,
 	 {UUIDOID}};
-
-static const RfStatement lock_stream =
-	{"SELECT first_event_at, last_event_at FROM {streams}"
-	 " WHERE stream_id = $1 FOR UPDATE",
-	 1,
-	 {UUIDOID}};
-
-static const RfStatement restore_leaf =
-	{"WITH gone AS (DELETE FROM ONLY {source} WHERE stream_id = $1"
-	 " RETURNING {columns}), come AS (INSERT INTO {events}"
-	 " ({columns}, retention_class) SELECT {columns}, 'hot' FROM gone"
-	 " RETURNING 1) SELECT (SELECT count(*) FROM gone),"
-	 " (SELECT count(*) FROM come)",
-	 1,
-	 {UUIDOID}};
-
-static const RfStatement reactivate_stream =
-	{"UPDATE {streams} SET archived_at = NULL, archived_by = NULL,"
-	 " archive_reason = NULL, retention_class = 'hot', updated_at = now()"
-	 " WHERE stream_id = $1"
-	 " RETURNING stream_id, tenant_id, last_seq, first_event_at, last_event_at,"
-	 " archived_at, archived_by, archive_reason, retention_class, created_at,"
-	 " updated_at",
-	 1,
-	 {UUIDOID}};
-
-static void
-require_equal_counts(int64 gone, int64 come, Oid source)
-{
-	if (gone != come)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("of " INT64_FORMAT
-						" events taken out of \"%s\", " INT64_FORMAT " arrived",
-						gone, get_rel_name(source), come),
-				 errhint("Look for a trigger or a rule that skips rows.")));
-}
 
 /* Is the leaf still there, as a leaf of the hot tier? */
 static bool
@@ -246,17 +202,40 @@ is_hot_leaf(const RfStore *store, Oid leaf)
  * Closing
  */
 
+typedef struct UuidList
+{
+	Datum *ids;
+	int	   count;
+} UuidList;
+
+static void
+make_list(UuidList *list, int room)
+{
+	list->ids = palloc(sizeof(Datum) * Max(room, 1));
+	list->count = 0;
+}
+
+static ArrayType *
+list_as_array(const UuidList *list)
+{
+	return construct_array(list->ids, list->count, UUIDOID, UUID_LEN, false,
+						   TYPALIGN_CHAR);
+}
+
+/*
+ * Does the hot tier hold an event of the stream?  The default partition and
+ * the late months, where it most likely has one, come last in the list.
+ */
 static bool
 stream_is_hot(List *leaves, const pg_uuid_t *id, TimestampTz first,
 			  TimestampTz last, Snapshot snapshot)
 {
-	DateADT	  from = rf_partition_month_of(first);
-	DateADT	  to = rf_partition_month_of(last);
-	ListCell *cell;
+	DateADT from = rf_partition_month_of(first);
+	DateADT to = rf_partition_month_of(last);
 
-	foreach(cell, leaves)
+	for (int i = list_length(leaves) - 1; i >= 0; i--)
 	{
-		RfPartition *leaf = lfirst(cell);
+		RfPartition *leaf = list_nth(leaves, i);
 
 		if (leaf->lower <= to && from < leaf->upper &&
 			rf_partition_holds_stream(leaf->relid, id, snapshot))
@@ -266,84 +245,134 @@ stream_is_hot(List *leaves, const pg_uuid_t *id, TimestampTz first,
 }
 
 /*
- * Look through the streams that the last query found, and sort them: those
- * without a hot event, which are ours to close, and those that others hold.
+ * Sort streams without a lock: those that look empty, and those whose last
+ * event lies in a later leaf, to be looked at again when the move ends.
  */
 static void
-sort_closable(RfStore *store, Datum *empty, int *nempty, Datum *held,
-			  int *nheld)
+sort_streams(RfStore *store, List *leaves, ArrayType *streams, DateADT upper,
+			 UuidList *empty, UuidList *later)
 {
-	List	*leaves = rf_partition_list(store->events_hot);
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	uint64	 rows = rf_query_rows();
+	Datum	*ids;
+	int		 count;
 
-	*nempty = *nheld = 0;
+	deconstruct_array(streams, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids,
+					  NULL, &count);
+	make_list(empty, count);
+	make_list(later, count);
+	for (int i = 0; i < count; i++)
+	{
+		pg_uuid_t	 *id = DatumGetUUIDP(ids[i]);
+		RfStreamState state;
+
+		CHECK_FOR_INTERRUPTS();
+		rf_stream_read(store, id, snapshot, &state);
+		if (!state.exists || state.archived)
+			continue;
+		if (rf_partition_month_of(state.last_event_at) >= upper)
+			later->ids[later->count++] = ids[i];
+		else if (!stream_is_hot(leaves, id, state.first_event_at,
+								state.last_event_at, snapshot))
+			empty->ids[empty->count++] = ids[i];
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+/*
+ * Lock the streams that look empty, and look again under the lock, with what
+ * has committed until then.  Those that others hold go to the later ones.
+ */
+static void
+lock_empty(RfStore *store, List *leaves, UuidList *empty, UuidList *later)
+{
+	Datum	 value = PointerGetDatum(list_as_array(empty));
+	UuidList locked;
+	Snapshot snapshot;
+	uint64	 rows;
+	int		 asked = empty->count;
+
+	rows = rf_query_run(rf_store_plan(store, &lock_open_streams), &value, NULL);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	make_list(&locked, rows);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		Datum id = rf_query_must(i, 1);
 
 		CHECK_FOR_INTERRUPTS();
-		if (!DatumGetBool(rf_query_must(i, 4)))
-			held[(*nheld)++] = id;
-		else if (!stream_is_hot(leaves, DatumGetUUIDP(id),
-								DatumGetTimestampTz(rf_query_must(i, 2)),
-								DatumGetTimestampTz(rf_query_must(i, 3)),
-								snapshot))
-			empty[(*nempty)++] = id;
+		if (!stream_is_hot(leaves, DatumGetUUIDP(id),
+						   DatumGetTimestampTz(rf_query_must(i, 2)),
+						   DatumGetTimestampTz(rf_query_must(i, 3)), snapshot))
+			locked.ids[locked.count++] = id;
 	}
 	UnregisterSnapshot(snapshot);
-}
+	for (int i = 0; rows < asked && i < asked; i++)
+	{
+		bool found = false;
 
-static ArrayType *
-uuid_array(Datum *ids, int count)
-{
-	return construct_array(ids, count, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
+		for (uint64 row = 0; row < rows && !found; row++)
+			found = rf_uuid_equal(DatumGetUUIDP(rf_query_must(row, 1)),
+								  DatumGetUUIDP(empty->ids[i]));
+		if (!found)
+			later->ids[later->count++] = empty->ids[i];
+	}
+	*empty = locked;
 }
 
 /*
- * Archive those of the streams whose last event lies before the time given
- * and that have no hot event left.  Returns the ones that others hold.
+ * Archive those of the streams that have no hot event left.  Returns those
+ * that could not be decided: another transaction holds them, or their last
+ * event lies after the leaf that ends at upper.
  */
 static ArrayType *
-close_empty(RfStore *store, ArrayType *streams, TimestampTz before, bool wait)
+close_empty(RfStore *store, ArrayType *streams, DateADT upper)
 {
-	Datum  values[2];
-	uint64 rows;
-	Datum *empty;
-	Datum *held;
-	int	   nempty;
-	int	   nheld;
+	List	*leaves = rf_partition_list(store->events_hot);
+	UuidList empty;
+	UuidList later;
 
-	values[0] = PointerGetDatum(streams);
-	values[1] = TimestampTzGetDatum(before);
-	rows = rf_query_run(rf_store_plan(store, &find_closable[wait]), values,
-						NULL);
-	if (rows == 0)
-		return NULL;
-	empty = palloc(sizeof(Datum) * rows);
-	held = palloc(sizeof(Datum) * rows);
-	sort_closable(store, empty, &nempty, held, &nheld);
-	if (nempty > 0)
+	sort_streams(store, leaves, streams, upper, &empty, &later);
+	if (empty.count > 0)
+		lock_empty(store, leaves, &empty, &later);
+	if (empty.count > 0)
 	{
-		ArrayType *ids = uuid_array(empty, nempty);
+		ArrayType *ids = list_as_array(&empty);
+		Datum	   value = PointerGetDatum(ids);
 
-		values[0] = PointerGetDatum(ids);
-		rf_query_run(rf_store_plan(store, &close_streams), values, NULL);
+		rf_query_run(rf_store_plan(store, &close_streams), &value, NULL);
 		rf_ledger_write_streams(store, "close", ids, RF_CLOSED_REASON);
 	}
-	return nheld > 0 ? uuid_array(held, nheld) : NULL;
+	return later.count > 0 ? list_as_array(&later) : NULL;
 }
 
-/* The same, waiting for who holds them: for what batches had to skip. */
-void
-rf_move_close(RfStore *store, ArrayType *streams, TimestampTz before)
+static ArrayType *
+copy_array(ArrayType *array, MemoryContext context)
 {
-	RfScope scope;
+	ArrayType *copy;
 
-	rf_stream_flush();
+	if (array == NULL)
+		return NULL;
+	copy = MemoryContextAlloc(context, VARSIZE(array));
+	memcpy(copy, array, VARSIZE(array));
+	return copy;
+}
+
+/*
+ * Close those of the streams that are empty now, wherever their last event
+ * lies.  Returns those that other transactions hold.
+ */
+ArrayType *
+rf_move_close(RfStore *store, ArrayType *streams)
+{
+	MemoryContext context = CurrentMemoryContext;
+	RfScope		  scope;
+	ArrayType	 *held;
+
+	rf_frame_flush();
+	rf_partition_lock_default(store->events_hot);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	(void) close_empty(store, streams, before, true);
+	held = copy_array(close_empty(store, streams, DATEVAL_NOEND), context);
 	rf_query_end(&scope);
+	return held;
 }
 
 /*
@@ -354,10 +383,9 @@ static RfPlan
 batch_plan(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor,
 		   bool but_cold)
 {
-	BatchKind kind = spec->has_stream	  ? BATCH_STREAM :
-					 !spec->only_archived ? BATCH_ANY :
-					 cursor->wait		  ? BATCH_ARCHIVED_WAIT :
-											BATCH_ARCHIVED;
+	BatchKind kind = spec->has_stream	 ? BATCH_STREAM :
+					 spec->only_archived ? BATCH_ARCHIVED :
+										   BATCH_ANY;
 
 	return rf_store_plan_for(store, &move_batch[kind][but_cold][store->backend],
 							 cursor->source, cursor->target);
@@ -470,13 +498,6 @@ log_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor,
 	rf_ledger_write(store, &entry);
 }
 
-/* The time before which a stream's last event must lie to be closed here. */
-static TimestampTz
-closing_before(const RfMoveSpec *spec, const RfMoveCursor *cursor)
-{
-	return Min(spec->before, rf_partition_start(cursor->upper));
-}
-
 /* Of one stream, and only if it is archived: lock it, and look. */
 static bool
 stream_may_move(RfStore *store, const RfMoveSpec *spec)
@@ -488,41 +509,28 @@ stream_may_move(RfStore *store, const RfMoveSpec *spec)
 	return rf_query_run(rf_store_plan(store, &lock_archived), &value, NULL) > 0;
 }
 
-static ArrayType *
-copy_array(ArrayType *array, MemoryContext context)
-{
-	ArrayType *copy;
-
-	if (array == NULL)
-		return NULL;
-	copy = MemoryContextAlloc(context, VARSIZE(array));
-	memcpy(copy, array, VARSIZE(array));
-	return copy;
-}
-
 static void
 move_one_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
 			   RfMoveResult *result, MemoryContext context)
 {
 	TimestampTz started_at = GetCurrentTimestamp();
-	ArrayType  *unclosed = NULL;
+	ArrayType  *undecided = NULL;
 	int64		doubles;
 
 	RF_WAIT_POINT("move_before_delete");
 	doubles = run_batch(store, spec, cursor);
 	advance_cursor(cursor, spec, doubles);
 	result->events = DatumGetInt64(rf_query_must(0, 4));
-	require_equal_counts(DatumGetInt64(rf_query_must(0, 3)), result->events,
-						 cursor->source);
+	rf_partition_require_moved(DatumGetInt64(rf_query_must(0, 3)),
+							   result->events, cursor->source);
 	if (result->events == 0)
 		return;
 	result->streams = copy_array(DatumGetArrayTypeP(rf_query_must(0, 5)),
 								 context);
 	RF_WAIT_POINT("move_before_close");
 	if (!spec->only_archived)
-		unclosed = close_empty(store, result->streams,
-							   closing_before(spec, cursor), false);
-	result->unclosed = copy_array(unclosed, context);
+		undecided = close_empty(store, result->streams, cursor->upper);
+	result->undecided = copy_array(undecided, context);
 	log_batch(store, spec, cursor, result, doubles, started_at);
 	RF_WAIT_POINT("move_before_commit");
 }
@@ -546,115 +554,13 @@ rf_move_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
 		cursor->exhausted = true;
 		return;
 	}
-	rf_stream_flush();
+	rf_frame_flush();
+	rf_store_lock_cold(store);
+	rf_partition_lock_default(store->events_hot);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	if (stream_may_move(store, spec))
 		move_one_batch(store, spec, cursor, result, context);
 	else
 		cursor->exhausted = true;
 	rf_query_end(&scope);
-}
-
-/*
- * Reactivation
- */
-
-/* Bring a stream's events of one cold leaf back; returns how many. */
-static int64
-restore_from(RfStore *store, Oid leaf, Datum id)
-{
-	int64 gone;
-
-	rf_store_expect_write(leaf);
-	rf_store_expect_write(store->events);
-	rf_query_run(rf_store_plan_for(store, &restore_leaf, leaf, InvalidOid), &id,
-				 NULL);
-	rf_store_expect_no_write();
-	gone = DatumGetInt64(rf_query_must(0, 1));
-	require_equal_counts(gone, DatumGetInt64(rf_query_must(0, 2)), leaf);
-	return gone;
-}
-
-static int64
-restore_events(RfStore *store, Datum id, DateADT from, DateADT to)
-{
-	List	 *leaves = list_concat(rf_partition_list(store->events_archive),
-								   rf_partition_list(store->events_cold));
-	int64	  restored = 0;
-	ListCell *cell;
-
-	foreach(cell, leaves)
-	{
-		RfPartition *leaf = lfirst(cell);
-
-		CHECK_FOR_INTERRUPTS();
-		if (leaf->lower <= to && from < leaf->upper)
-			restored += restore_from(store, leaf->relid, id);
-	}
-	return restored;
-}
-
-/*
- * Take an archived stream back, with its events unless they are to stay cold.
- * Its row is locked as strongly as can be: a batch of a move that holds it
- * ends first, and one that comes later finds it active.
- */
-static void
-reactivate(RfStore *store, const pg_uuid_t *id, bool with_events, Datum *row,
-		   bool *nulls)
-{
-	MemoryContext context = CurrentMemoryContext;
-	RfLedgerEntry entry = RF_LEDGER_ENTRY("reactivate");
-	Datum		  value = UUIDPGetDatum(id);
-	RfScope		  scope;
-
-	entry.stream_id = id;
-	entry.started_at = GetCurrentTimestamp();
-	entry.events = 0;
-	rf_stream_flush();
-	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	if (rf_query_run(rf_store_plan(store, &lock_stream), &value, NULL) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("stream %s does not exist", rf_stream_id_text(id))));
-	if (with_events && !rf_query_null(0, 1))
-	{
-		TimestampTz first = DatumGetTimestampTz(rf_query_must(0, 1));
-		TimestampTz last = DatumGetTimestampTz(rf_query_must(0, 2));
-
-		entry.events = restore_events(store, value,
-									  rf_partition_month_of(first),
-									  rf_partition_month_of(last));
-	}
-	rf_query_run(rf_store_plan(store, &reactivate_stream), &value, NULL);
-	rf_query_copy_row(0, row, nulls, STREAMS_COLUMNS, context);
-	rf_ledger_write(store, &entry);
-	rf_query_end(&scope);
-}
-
-/*
- * SQL interface
- */
-
-PG_FUNCTION_INFO_V1(rf_archive_reactivate);
-
-Datum
-rf_archive_reactivate(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool		   with_events = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
-	char		  *tenant = PG_ARGISNULL(2) ? NULL :
-											  text_to_cstring(PG_GETARG_TEXT_PP(2));
-	Datum		   row[STREAMS_COLUMNS];
-	bool		   nulls[STREAMS_COLUMNS];
-
-	PreventCommandIfReadOnly("rf_archive_reactivate()");
-	if (PG_ARGISNULL(0))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("\"stream_id\" must not be null")));
-	reactivate(rf_store_get(tenant, RF_RIGHT_ARCHIVE), PG_GETARG_UUID_P(0),
-			   with_events, row, nulls);
-	InitMaterializedSRF(fcinfo, 0);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row, nulls);
-	return (Datum) 0;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * move.h
- *	  Moving events between the tiers, by rows: one batch at a time.
+ *	  Moving events to the cold tier, by rows: one batch at a time.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,7 +21,6 @@ typedef struct RfMoveCursor
 	DateADT month;	   /* of the source; DATEVAL_NOEND: several */
 	DateADT upper;	   /* first day after it; DATEVAL_NOEND: none */
 	int64	after;	   /* global_seq, or stream_seq of one stream */
-	bool	wait;	   /* wait for streams that others hold? */
 	bool	exhausted; /* set: the leaf has no more events to move */
 	bool	skipped;   /* set: events of a held stream were left */
 } RfMoveCursor;
@@ -30,13 +29,12 @@ typedef struct RfMoveCursor
 typedef struct RfMoveResult
 {
 	int64	   events;
-	ArrayType *streams;	 /* streams that events were taken from */
-	ArrayType *unclosed; /* streams that may be empty, but are held */
+	ArrayType *streams;	  /* streams that events were taken from */
+	ArrayType *undecided; /* streams to look at again when the move ends */
 } RfMoveResult;
 
-extern void rf_move_batch(RfStore *store, const RfMoveSpec *spec,
-						  RfMoveCursor *cursor, RfMoveResult *result);
-extern void rf_move_close(RfStore *store, ArrayType *streams,
-						  TimestampTz before);
+extern void		  rf_move_batch(RfStore *store, const RfMoveSpec *spec,
+								RfMoveCursor *cursor, RfMoveResult *result);
+extern ArrayType *rf_move_close(RfStore *store, ArrayType *streams);
 
 #endif /* RF_MOVE_H */

@@ -25,6 +25,7 @@
 #include "miscadmin.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/fmgroids.h"
@@ -170,6 +171,28 @@ rf_partition_list(Oid parent)
 	return result;
 }
 
+static Oid
+default_leaf_of(Oid parent)
+{
+	List		*leaves = rf_partition_list(parent);
+	RfPartition *last = leaves == NIL ? NULL : llast(leaves);
+
+	return last != NULL && last->is_default ? last->relid : InvalidOid;
+}
+
+/*
+ * Keep rows from leaving the default partition for a new month, until the
+ * transaction ends.
+ */
+void
+rf_partition_lock_default(Oid parent)
+{
+	Oid leaf = default_leaf_of(parent);
+
+	if (OidIsValid(leaf))
+		LockRelationOid(leaf, AccessShareLock);
+}
+
 /* The leaf that holds a month, other than the default; InvalidOid if none. */
 Oid
 rf_partition_of_month(Oid parent, DateADT month)
@@ -207,6 +230,19 @@ rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id, Snapshot snapshot)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found;
+}
+
+/* What went out of a leaf has to come in elsewhere. */
+void
+rf_partition_require_moved(int64 gone, int64 come, Oid source)
+{
+	if (gone != come)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("of " INT64_FORMAT
+						" events taken out of \"%s\", " INT64_FORMAT " arrived",
+						gone, get_rel_name(source), come),
+				 errhint("Look for a trigger or a rule that skips rows.")));
 }
 
 /*
@@ -302,15 +338,6 @@ take_waiting_rows(Oid default_leaf, const char *qualified, DateADT month,
 	taken = (int64) rf_query_once(sql, 2, types, values, NULL);
 	rf_store_expect_no_write();
 	return taken;
-}
-
-static Oid
-default_leaf_of(Oid parent)
-{
-	List		*leaves = rf_partition_list(parent);
-	RfPartition *last = leaves == NIL ? NULL : llast(leaves);
-
-	return last != NULL && last->is_default ? last->relid : InvalidOid;
 }
 
 static void

@@ -27,6 +27,7 @@ extern TimestampTz rf_partition_start(DateADT month);
 extern DateADT	   rf_partition_next_month(DateADT month);
 
 extern List *rf_partition_list(Oid parent);
+extern void	 rf_partition_lock_default(Oid parent);
 extern Oid	 rf_partition_of_month(Oid parent, DateADT month);
 extern bool	 rf_partition_month_has_name(DateADT month);
 extern Oid	 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
@@ -34,5 +35,6 @@ extern Oid	 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 extern void	 rf_partition_guard(const char *table);
 extern bool	 rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id,
 									   Snapshot snapshot);
+extern void	 rf_partition_require_moved(int64 gone, int64 come, Oid source);
 
 #endif /* RF_PARTITION_H */

@@ -20,6 +20,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "frame.h"
 #include "partition.h"
 #include "policy.h"
 #include "query.h"
@@ -106,7 +107,7 @@ rf_policy_sources(RfStore *store, const RfMoveSpec *spec)
 	{
 		RfStreamState state;
 
-		rf_stream_flush();
+		rf_frame_flush();
 		rf_stream_read_latest(store, &spec->stream_id, &state);
 		if (!state.exists)
 			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),

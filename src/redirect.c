@@ -33,11 +33,11 @@
 #include "utils/rel.h"
 #include "utils/rls.h"
 
+#include "frame.h"
 #include "key.h"
 #include "partition.h"
 #include "query.h"
 #include "store.h"
-#include "stream.h"
 
 static const RfStatement redirect_to_archive =
 	{"INSERT INTO {archive}"
@@ -179,6 +179,7 @@ write_cold(RfStore *store, TupleTableSlot *slot, const RfLeaf *leaf,
 		rf_store_require_same_columns(store);
 	collect_values(store, slot, leaf->relid, leaf->stream_seq, stream_seq,
 				   values, nulls);
+	rf_store_lock_cold(store);
 	rf_query_begin(&scope, as_caller ? InvalidOid : store->owner, 0);
 	plan = rf_store_plan(store,
 						 branch ? &redirect_to_branch : &redirect_to_archive);
@@ -214,7 +215,7 @@ number_row(RfFrame *frame, RfHead *head, const Row *row, int32 *stream_seq)
 {
 	RfKey key;
 
-	*stream_seq = rf_stream_number(frame, head, row->stream_seq);
+	*stream_seq = rf_frame_number(frame, head, row->stream_seq);
 	if (*stream_seq == 0)
 		return false;
 	if (row->key != NULL)
@@ -223,7 +224,7 @@ number_row(RfFrame *frame, RfHead *head, const Row *row, int32 *stream_seq)
 		key.stream_id = *row->stream_id;
 		key.stream_seq = *stream_seq;
 		key.global_seq = row->global_seq;
-		rf_stream_remember_key(frame, &key);
+		rf_frame_remember_key(frame, &key);
 	}
 	return true;
 }
@@ -244,17 +245,17 @@ with_stream_seq(HeapTuple tuple, TupleDesc tupdesc, AttrNumber attnum,
 static HeapTuple
 process_row(RfFrame *frame, TriggerData *trigdata)
 {
-	RfStore		   *store = rf_stream_frame_store(frame);
-	const RfLeaf   *leaf = rf_stream_frame_leaf(frame);
+	RfStore		   *store = frame->store;
+	const RfLeaf   *leaf = &frame->leaf->leaf;
 	TupleTableSlot *slot = trigdata->tg_trigslot;
 	RfHead		   *head;
 	Row				row;
 	int32			stream_seq;
-	bool			cold;
+	RfLanding		landing;
 
 	read_row(slot, leaf, &row);
-	rf_stream_saw_global_seq(frame, row.global_seq);
-	if (rf_stream_frame_trusted(frame))
+	frame->max_global_seq = Max(frame->max_global_seq, row.global_seq);
+	if (frame->trusted)
 		return trigdata->tg_trigtuple;
 	check_month(&row);
 	if (row.cold && store->backend != RF_PARTITIONED)
@@ -266,14 +267,16 @@ process_row(RfFrame *frame, TriggerData *trigdata)
 				 store->schema),
 			 errhint("Insert events without retention_class.")));
 
-	head = rf_stream_head(frame, row.stream_id);
+	head = rf_frame_head(frame, row.stream_id);
 	if (!number_row(frame, head, &row, &stream_seq))
 		return trigdata->tg_trigtuple;
-	cold = !row.cold && goes_cold(store, head);
-	if (cold)
+	landing = row.cold				 ? RF_LANDS_COLD :
+			  goes_cold(store, head) ? RF_REDIRECTED :
+									   RF_LANDS_HOT;
+	if (landing == RF_REDIRECTED)
 		write_cold(store, slot, leaf, stream_seq);
-	rf_stream_advance(frame, head, row.created_at, !cold, !row.cold);
-	if (cold)
+	rf_frame_advance(frame, head, row.created_at, landing);
+	if (landing == RF_REDIRECTED)
 		return NULL;
 	if (row.stream_seq != 0)
 		return trigdata->tg_trigtuple;
@@ -312,7 +315,7 @@ rf_events_open(PG_FUNCTION_ARGS)
 	Oid			 events = RelationGetRelid(trigdata->tg_relation);
 	bool		 trusted = rf_store_take_expected_write(events);
 
-	rf_stream_open_frame(rf_store_of_events(events), trusted);
+	rf_frame_open(rf_store_of_events(events), trusted);
 	return PointerGetDatum(NULL);
 }
 
@@ -321,7 +324,7 @@ rf_events_redirect_archived(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = require_trigger(fcinfo, true, true);
 	Relation	 rel = trigdata->tg_relation;
-	RfFrame		*frame = rf_stream_find_frame(RelationGetRelid(rel));
+	RfFrame		*frame = rf_frame_of_leaf(RelationGetRelid(rel));
 
 	if (frame == NULL)
 		ereport(ERROR,
@@ -336,23 +339,19 @@ Datum
 rf_events_close(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = require_trigger(fcinfo, false, false);
-	RfFrame		*frame = rf_stream_frame_of_events(
+	RfFrame		*frame = rf_frame_of_events(
 			RelationGetRelid(trigdata->tg_relation));
-	RfStore		*store;
-	int64		 max_global_seq;
-	bool		 silent;
-	const RfKey *keys;
-	int			 nkeys;
+	RfStore *store;
+	int64	 max_global_seq;
+	bool	 silent;
 
 	if (frame == NULL)
 		elog(ERROR, "a statement on \"events\" ends that has not begun");
-	store = rf_stream_frame_store(frame);
-	max_global_seq = rf_stream_frame_max_global_seq(frame);
-	silent = rf_stream_frame_trusted(frame) || !store->notify_enabled ||
-			 max_global_seq == 0;
-	keys = rf_stream_frame_keys(frame, &nkeys);
-	rf_key_claim(store, keys, nkeys);
-	rf_stream_close_frame(frame);
+	store = frame->store;
+	max_global_seq = frame->max_global_seq;
+	silent = frame->trusted || !store->notify_enabled || max_global_seq == 0;
+	rf_key_claim(store, frame->keys, frame->nkeys);
+	rf_frame_close(frame);
 	if (!silent)
 		Async_Notify(RF_CHANNEL, psprintf("%s:" INT64_FORMAT, store->schema,
 										  max_global_seq));

@@ -13,9 +13,9 @@
 #include "fmgr.h"
 
 #include "compat.h"
+#include "frame.h"
 #include "guc.h"
 #include "store.h"
-#include "stream.h"
 
 PG_MODULE_MAGIC;
 
@@ -24,5 +24,5 @@ _PG_init(void)
 {
 	rf_guc_define();
 	rf_store_init();
-	rf_stream_init();
+	rf_frame_init();
 }

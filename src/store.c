@@ -34,6 +34,7 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
@@ -89,6 +90,9 @@ static RfStore *retired = NULL;
 static Oid		registry = InvalidOid;
 static Oid		extension_schema = InvalidOid;
 static List	   *expected_writes = NIL;
+
+/* raised by each invalidation: what was read before may be out of date */
+static uint64 invalidations = 0;
 
 /*
  * Cache upkeep
@@ -151,6 +155,7 @@ forget_leaves(Oid relid)
 static void
 relation_changed(Datum arg, Oid relid)
 {
+	invalidations++;
 	forget_leaves(relid);
 	if (!OidIsValid(relid) || relid == registry)
 	{
@@ -169,6 +174,7 @@ schema_changed(Datum arg, int cacheid, uint32 hashvalue)
 void
 rf_store_forget_all(void)
 {
+	invalidations++;
 	registry = extension_schema = InvalidOid;
 	forget_stores(InvalidOid);
 	forget_leaves(InvalidOid);
@@ -452,43 +458,54 @@ lookup_store(Oid namespace_id, HASHACTION action)
 	return hash_search(stores, &namespace_id, action, NULL);
 }
 
-/*
- * The store in a schema.  What is built here enters the cache only when it
- * is whole: reading the catalogs can bring in an invalidation, or fail.
- */
-RfStore *
-rf_store_in(Oid namespace_id, bool missing_ok)
+/* Build what is known of the store in a schema; NULL when there is none. */
+static RfStore *
+build_store(Oid namespace_id)
 {
-	StoreEntry	 *entry = lookup_store(namespace_id, HASH_FIND);
-	MemoryContext context;
-	MemoryContext old;
-	RfStore		 *store;
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "Rillflow store",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	RfStore		 *store = palloc0(sizeof(RfStore));
 
-	if (entry != NULL)
-		return entry->store;
-
-	context = AllocSetContextCreate(CurrentMemoryContext, "Rillflow store",
-									ALLOCSET_SMALL_SIZES);
-	old = MemoryContextSwitchTo(context);
-	store = palloc0(sizeof(RfStore));
 	store->context = context;
 	store->namespace_id = namespace_id;
 	find_tables(store);
 	if (has_all_tables(store))
 		load_store(store);
 	MemoryContextSwitchTo(old);
+	if (store->valid)
+		return store;
+	MemoryContextDelete(context);
+	return NULL;
+}
 
-	if (!store->valid)
+/*
+ * The store in a schema.  It enters the cache when it is whole, and only if
+ * no invalidation came in while it was read: that one would not find it.
+ */
+RfStore *
+rf_store_in(Oid namespace_id, bool missing_ok)
+{
+	StoreEntry *entry = lookup_store(namespace_id, HASH_FIND);
+	uint64		seen = invalidations;
+	RfStore	   *store;
+
+	if (entry != NULL)
+		return entry->store;
+	while ((store = build_store(namespace_id)) != NULL && seen != invalidations)
 	{
-		MemoryContextDelete(context);
-		if (missing_ok)
-			return NULL;
+		MemoryContextDelete(store->context);
+		seen = invalidations;
+	}
+	if (store == NULL && missing_ok)
+		return NULL;
+	if (store == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("there is no complete store in schema \"%s\"",
 							   get_namespace_name(namespace_id)),
 						errhint("Create the store with rf_install().")));
-	}
-	MemoryContextSetParent(context, CacheMemoryContext);
+	MemoryContextSetParent(store->context, CacheMemoryContext);
 	lookup_store(namespace_id, HASH_ENTER)->store = store;
 	return store;
 }
@@ -841,6 +858,25 @@ rf_store_tier_parent(const RfStore *store, RfTier tier)
 											  store->events_archive;
 }
 
+/*
+ * Hold the cold tier where it is until the transaction ends: who writes to it
+ * takes this lock first, and who moves it elsewhere waits for them.
+ */
+void
+rf_store_lock_cold(const RfStore *store)
+{
+	Oid parent = rf_store_tier_parent(store, RF_COLD);
+
+	LockRelationOid(parent, RowExclusiveLock);
+	if (store->valid ||
+		rf_store_in(store->namespace_id, false)->backend == store->backend)
+		return;
+	ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					errmsg("the backend of schema \"%s\" was changed meanwhile",
+						   store->schema),
+					errhint("Run the transaction again.")));
+}
+
 /* The leaf's unique index on (stream_id, stream_seq). */
 static Oid
 find_stream_index(Relation rel, AttrNumber stream_id, AttrNumber stream_seq)
@@ -891,12 +927,33 @@ must_find_column(Oid relid, const char *name)
 	return attnum;
 }
 
+static void
+read_leaf(Oid relid, RfLeaf *leaf)
+{
+	Relation rel = table_open(relid, AccessShareLock);
+
+	leaf->relid = relid;
+	leaf->root = rel->rd_rel->relispartition ?
+					 llast_oid(get_partition_ancestors(relid)) :
+					 relid;
+	leaf->global_seq = must_find_column(relid, "global_seq");
+	leaf->stream_id = must_find_column(relid, "stream_id");
+	leaf->stream_seq = must_find_column(relid, "stream_seq");
+	leaf->headers = must_find_column(relid, "headers");
+	leaf->created_at = must_find_column(relid, "created_at");
+	leaf->bucket_month = must_find_column(relid, "bucket_month");
+	leaf->retention_class = must_find_column(relid, "retention_class");
+	leaf->stream_index = find_stream_index(rel, leaf->stream_id,
+										   leaf->stream_seq);
+	table_close(rel, AccessShareLock);
+}
+
 const RfLeaf *
 rf_store_leaf(Oid relid)
 {
-	RfLeaf	 leaf = {0};
-	RfLeaf	*entry;
-	Relation rel;
+	RfLeaf	leaf;
+	RfLeaf *entry;
+	uint64	seen;
 
 	if (leaves == NULL)
 	{
@@ -910,21 +967,11 @@ rf_store_leaf(Oid relid)
 	entry = hash_search(leaves, &relid, HASH_FIND, NULL);
 	if (entry != NULL)
 		return entry;
-
-	rel = table_open(relid, AccessShareLock);
-	leaf.relid = relid;
-	leaf.root = rel->rd_rel->relispartition ?
-					llast_oid(get_partition_ancestors(relid)) :
-					relid;
-	leaf.global_seq = must_find_column(relid, "global_seq");
-	leaf.stream_id = must_find_column(relid, "stream_id");
-	leaf.stream_seq = must_find_column(relid, "stream_seq");
-	leaf.headers = must_find_column(relid, "headers");
-	leaf.created_at = must_find_column(relid, "created_at");
-	leaf.bucket_month = must_find_column(relid, "bucket_month");
-	leaf.retention_class = must_find_column(relid, "retention_class");
-	leaf.stream_index = find_stream_index(rel, leaf.stream_id, leaf.stream_seq);
-	table_close(rel, AccessShareLock);
+	do
+	{
+		seen = invalidations;
+		read_leaf(relid, &leaf);
+	} while (seen != invalidations);
 	entry = hash_search(leaves, &relid, HASH_ENTER, NULL);
 	*entry = leaf;
 	return entry;

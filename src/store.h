@@ -116,6 +116,7 @@ extern char	 *rf_store_column_list(Oid relid, bool with_retention_class);
 /* tiers */
 extern Oid	rf_store_tier_parent(const RfStore *store, RfTier tier);
 extern void rf_store_require_same_columns(const RfStore *store);
+extern void rf_store_lock_cold(const RfStore *store);
 
 /* leaves */
 extern const RfLeaf *rf_store_leaf(Oid relid);

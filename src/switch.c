@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
+#include "guc.h"
 #include "ledger.h"
 #include "query.h"
 #include "store.h"
@@ -40,9 +41,9 @@ static const RfStatement set_backend = SET_SWITCH("backend", TEXTOID);
 
 static const RfStatement has_rows = {"SELECT 1 FROM {source} LIMIT 1", 0, {0}};
 
-/* cold events must not appear in the other backend while we look */
-static const RfStatement lock_config =
-	{"LOCK TABLE {config} IN SHARE ROW EXCLUSIVE MODE", 0, {0}};
+/* whoever writes cold events holds a lock that this one waits for */
+static const RfStatement lock_parent =
+	{"LOCK TABLE ONLY {source} IN SHARE ROW EXCLUSIVE MODE", 0, {0}};
 
 static void
 write_switch(RfStore *store, const RfStatement *statement, Datum value,
@@ -81,7 +82,9 @@ require_no_cold_events(RfStore *store, Oid parent)
 	RfScope scope;
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	rf_query_run(rf_store_plan(store, &lock_config), NULL, NULL);
+	rf_query_limit_lock_waits(rf_guc_lock_timeout);
+	rf_query_run(rf_store_plan_for(store, &lock_parent, parent, InvalidOid),
+				 NULL, NULL);
 	if (rf_query_run(rf_store_plan_for(store, &has_rows, parent, InvalidOid),
 					 NULL, NULL) > 0)
 		ereport(ERROR,

@@ -21,6 +21,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
+#include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/backend_status.h"
@@ -31,6 +32,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "guc.h"
 #include "move.h"
@@ -41,6 +43,12 @@
 
 /* How often a long move says how far it is. */
 #define PROGRESS_INTERVAL_MS 1000
+
+/* How long to wait before streams that others hold are tried again. */
+#define RETRY_INTERVAL_MS 20
+
+/* How many streams are closed in one transaction when a move ends. */
+#define CLOSE_BATCH 1000
 
 typedef struct MoveLoop
 {
@@ -56,8 +64,8 @@ typedef struct MoveLoop
 	int64			  expected; /* about how many events there are to move */
 	int64			  events;
 	int32			  batches;
-	HTAB			 *streams;	/* touched */
-	HTAB			 *unclosed; /* may be empty, but were held by others */
+	HTAB			 *streams;	 /* touched */
+	HTAB			 *undecided; /* may be empty: to be looked at when we end */
 } MoveLoop;
 
 static HTAB *
@@ -85,21 +93,6 @@ add_uuids(HTAB *set, ArrayType *array)
 		hash_search(set, DatumGetUUIDP(ids[i]), HASH_ENTER, NULL);
 	pfree(ids);
 	pfree(array);
-}
-
-static ArrayType *
-uuids_of(HTAB *set)
-{
-	long			count = hash_get_num_entries(set);
-	Datum		   *ids = palloc(sizeof(Datum) * Max(count, 1));
-	HASH_SEQ_STATUS status;
-	pg_uuid_t	   *id;
-	int				n = 0;
-
-	hash_seq_init(&status, set);
-	while ((id = hash_seq_search(&status)) != NULL)
-		ids[n++] = UUIDPGetDatum(id);
-	return construct_array(ids, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR);
 }
 
 /*
@@ -223,38 +216,106 @@ run_batches(MoveLoop *loop, RfMoveCursor *cursor)
 			loop->events += result.events;
 			loop->batches++;
 			add_uuids(loop->streams, result.streams);
-			add_uuids(loop->unclosed, result.unclosed);
+			add_uuids(loop->undecided, result.undecided);
 		}
 		end_step(loop);
 		report_progress(loop);
 	}
 }
 
-/* Move what is due out of one leaf; streams that are held come last. */
+/*
+ * Wait a little for others to let go of streams, until it has been as long as
+ * a lock may be waited for.
+ */
+static bool
+wait_for_holders(MoveLoop *loop, TimestampTz since)
+{
+	if (time_is_up(loop) ||
+		(rf_guc_lock_timeout > 0 &&
+		 TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
+									rf_guc_lock_timeout)))
+		return false;
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 RETRY_INTERVAL_MS, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+	return true;
+}
+
+/* Move what is due out of one leaf; streams that others hold come last. */
 static void
 move_leaf(MoveLoop *loop, const RfPartition *source)
 {
 	RfMoveCursor cursor;
+	TimestampTz	 since;
 
 	if (!prepare_months(loop, source))
 		return;
 	start_cursor(loop, source, &cursor);
 	run_batches(loop, &cursor);
-	if (cursor.skipped)
+	since = GetCurrentTimestamp();
+	while (cursor.skipped && wait_for_holders(loop, since))
 	{
-		cursor.wait = true;
+		cursor.skipped = false;
 		run_batches(loop, &cursor);
 	}
+	if (cursor.skipped)
+		ereport(
+			NOTICE,
+			(errmsg(
+				"events of streams that other transactions hold were left")));
+}
+
+/* Close what is empty of a number of streams; those held stay in the set. */
+static void
+close_some(MoveLoop *loop, Datum *ids, int count, HTAB *held)
+{
+	ArrayType *array = construct_array(ids, count, UUIDOID, UUID_LEN, false,
+									   TYPALIGN_CHAR);
+
+	begin_step(loop);
+	add_uuids(held, rf_move_close(loop->store, array));
+	end_step(loop);
+	pfree(array);
+}
+
+/* Go once through the streams that are undecided. */
+static void
+close_pass(MoveLoop *loop)
+{
+	HTAB		   *held = make_uuid_set(loop, "Rillflow streams held");
+	long			count = hash_get_num_entries(loop->undecided);
+	Datum		   *ids = palloc(sizeof(Datum) * count);
+	HASH_SEQ_STATUS status;
+	pg_uuid_t	   *id;
+	int				n = 0;
+
+	hash_seq_init(&status, loop->undecided);
+	while ((id = hash_seq_search(&status)) != NULL)
+		ids[n++] = UUIDPGetDatum(id);
+	for (int done = 0; done < n; done += CLOSE_BATCH)
+		close_some(loop, ids + done, Min(CLOSE_BATCH, n - done), held);
+	hash_destroy(loop->undecided);
+	loop->undecided = held;
+	pfree(ids);
 }
 
 static void
 close_rest(MoveLoop *loop)
 {
-	if (hash_get_num_entries(loop->unclosed) == 0)
-		return;
-	begin_step(loop);
-	rf_move_close(loop->store, uuids_of(loop->unclosed), loop->spec->before);
-	end_step(loop);
+	TimestampTz since = GetCurrentTimestamp();
+
+	do
+	{
+		if (hash_get_num_entries(loop->undecided) > 0)
+			close_pass(loop);
+	} while (hash_get_num_entries(loop->undecided) > 0 &&
+			 wait_for_holders(loop, since));
+	if (hash_get_num_entries(loop->undecided) > 0)
+		ereport(
+			NOTICE,
+			(errmsg("%ld streams that other transactions hold were not closed",
+					hash_get_num_entries(loop->undecided))));
 }
 
 static void
@@ -265,7 +326,7 @@ run_loop(MoveLoop *loop)
 
 	loop->started_at = loop->reported_at = GetCurrentTimestamp();
 	loop->streams = make_uuid_set(loop, "Rillflow streams moved");
-	loop->unclosed = make_uuid_set(loop, "Rillflow streams unclosed");
+	loop->undecided = make_uuid_set(loop, "Rillflow streams undecided");
 	begin_step(loop);
 	sources = rf_policy_sources(loop->store, loop->spec);
 	loop->expected = rf_policy_estimate(loop->store, loop->spec);

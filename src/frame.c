@@ -1,0 +1,664 @@
+/*-------------------------------------------------------------------------
+ *
+ * frame.c
+ *	  The heads that INSERT statements raise in memory.
+ *
+ * An INSERT of an application that knows nothing of us is kept sound by three
+ * triggers.  The BEFORE STATEMENT trigger opens a frame, the row trigger gives
+ * each row a number and raises the stream's head in the frame, and the AFTER
+ * STATEMENT trigger closes it: checks that each number has its row, and raises
+ * the heads in the table.
+ *
+ * A number whose row was dropped after we gave it out, by a trigger of the
+ * user or by ON CONFLICT, would be a gap.  The server counts the rows that a
+ * transaction inserts into each table; where its count for each leaf is ours,
+ * all rows are there.  Where it is not, or could be by chance, because other
+ * statements inserted at the same time, each number is looked up in the leaf.
+ *
+ * A statement can call functions that append in their turn.  Before anything
+ * reads a head, all frames are flushed, so that it sees what the statements
+ * around it have given out.  If that happened in a subtransaction which is
+ * rolled back, the raise is undone in the table with it, and is pending in
+ * its frame again.  A frame belongs to the subtransaction it was opened in,
+ * and is dropped with it.
+ *
+ * Locks: a statement that leaves stream_seq out locks its streams in row
+ * order, so that two of them can deadlock as two UPDATEs can.  Others lock
+ * them when they end, in order of id.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "frame.h"
+#include "query.h"
+#include "store.h"
+#include "stream.h"
+
+/* A run that is not the last one of its stream. */
+typedef struct RfOldRun
+{
+	pg_uuid_t stream_id;
+	RfRun	  run;
+} RfOldRun;
+
+static RfFrame *frames = NULL;
+static int64	last_global_seq = 0;
+
+static const RfStatement lock_event =
+	{"SELECT 1 FROM ONLY {source} WHERE stream_id = $1 AND stream_seq = $2"
+	 " FOR KEY SHARE",
+	 2,
+	 {UUIDOID, INT4OID}};
+
+/*
+ * Opening
+ */
+
+RfFrame *
+rf_frame_open(RfStore *store, bool trusted)
+{
+	MemoryContext context;
+	RfFrame		 *frame;
+
+	if (!trusted)
+		rf_frame_flush();
+	for (frame = frames; frame != NULL; frame = frame->below)
+		frame->interrupted = true;
+	context = AllocSetContextCreate(TopTransactionContext, "Rillflow frame",
+									ALLOCSET_SMALL_SIZES);
+	frame = MemoryContextAllocZero(context, sizeof(RfFrame));
+	frame->context = context;
+	frame->store = store;
+	frame->subid = GetCurrentSubTransactionId();
+	frame->trusted = trusted;
+	frame->interrupted = frames != NULL;
+	frame->below = frames;
+	frames = frame;
+	return frame;
+}
+
+/* The innermost open frame of a statement on that events table. */
+RfFrame *
+rf_frame_of_events(Oid events)
+{
+	SubTransactionId subid = GetCurrentSubTransactionId();
+
+	for (RfFrame *frame = frames; frame != NULL; frame = frame->below)
+	{
+		if (frame->store->events == events && frame->subid == subid)
+			return frame;
+	}
+	return NULL;
+}
+
+/* How many rows has this transaction inserted, less those it took out? */
+static int64
+inserted_rows(Oid relid)
+{
+	Datum value = ObjectIdGetDatum(relid);
+
+	return DatumGetInt64(
+			   DirectFunctionCall1(pg_stat_get_xact_tuples_inserted, value)) -
+		   DatumGetInt64(
+			   DirectFunctionCall1(pg_stat_get_xact_tuples_deleted, value));
+}
+
+static HTAB *
+make_table(RfFrame *frame, const char *name, Size keysize, Size entrysize)
+{
+	HASHCTL ctl = {0};
+
+	ctl.keysize = keysize;
+	ctl.entrysize = entrysize;
+	ctl.hcxt = frame->context;
+	return hash_create(name, 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* Let rows go to a leaf from now on. */
+static void
+enter_leaf(RfFrame *frame, const RfLeaf *leaf)
+{
+	RfFrameLeaf *entry = &frame->first_leaf;
+	bool		 found = frame->nleaves > 0 && entry->leaf.relid == leaf->relid;
+
+	if (frame->nleaves > 0 && !found)
+	{
+		if (frame->leaves == NULL)
+			frame->leaves = make_table(frame, "Rillflow frame leaves",
+									   sizeof(Oid), sizeof(RfFrameLeaf));
+		entry = hash_search(frame->leaves, &leaf->relid, HASH_ENTER, &found);
+	}
+	if (!found)
+	{
+		entry->leaf = *leaf;
+		entry->inserted_before = inserted_rows(leaf->relid);
+		entry->numbered = 0;
+		frame->nleaves++;
+	}
+	frame->leaf = entry;
+}
+
+/*
+ * The frame of the statement that brings a row to this leaf; NULL when there
+ * is none, because the statement does not go through events.
+ */
+RfFrame *
+rf_frame_of_leaf(Oid leaf)
+{
+	RfFrame		 *frame = frames;
+	const RfLeaf *found;
+
+	if (frame != NULL && frame->leaf != NULL &&
+		frame->leaf->leaf.relid == leaf &&
+		frame->subid == GetCurrentSubTransactionId())
+		return frame;
+	found = rf_store_leaf(leaf);
+	frame = rf_frame_of_events(found->root);
+	if (frame != NULL)
+		enter_leaf(frame, found);
+	return frame;
+}
+
+/*
+ * Numbering
+ */
+
+static RfHead *
+enter_head(RfFrame *frame, const pg_uuid_t *id)
+{
+	RfHead *head;
+	bool	found;
+
+	if (frame->nheads == 0)
+	{
+		frame->nheads = 1;
+		frame->first_head.raise.stream_id = *id;
+		return &frame->first_head;
+	}
+	if (frame->heads == NULL)
+		frame->heads = make_table(frame, "Rillflow frame heads", UUID_LEN,
+								  sizeof(RfHead));
+	head = hash_search(frame->heads, id, HASH_ENTER, &found);
+	if (!found)
+	{
+		memset((char *) head + UUID_LEN, 0, sizeof(RfHead) - UUID_LEN);
+		frame->nheads++;
+	}
+	return head;
+}
+
+static void
+read_head(RfFrame *frame, RfHead *head)
+{
+	RfStreamState state;
+	RfRaise		 *raise = &head->raise;
+
+	rf_stream_read_latest(frame->store, &raise->stream_id, &state);
+	head->known = true;
+	head->archived = state.archived;
+	head->locked = false;
+	head->flushed_in = InvalidSubTransactionId;
+	raise->exists = state.exists;
+	raise->tid = state.tid;
+	raise->base = raise->head = state.last_seq;
+	raise->first = DT_NOEND;
+	raise->last = DT_NOBEGIN;
+	raise->reopens = false;
+	raise->expected = RF_EXPECT_NOTHING;
+}
+
+/* What the statement knows of a stream: read once, then kept. */
+RfHead *
+rf_frame_head(RfFrame *frame, const pg_uuid_t *id)
+{
+	RfHead *head = frame->last_head;
+
+	if (head == NULL || !rf_uuid_equal(&head->raise.stream_id, id))
+	{
+		head = &frame->first_head;
+		if (frame->nheads == 0 || !rf_uuid_equal(&head->raise.stream_id, id))
+			head = enter_head(frame, id);
+		frame->last_head = head;
+	}
+	if (!head->known)
+		read_head(frame, head);
+	return head;
+}
+
+/* Does the row's leaf hold the event?  Then it holds it until we are done. */
+static bool
+leaf_holds(RfFrame *frame, const pg_uuid_t *id, int32 number)
+{
+	RfScope scope;
+	Datum	values[2];
+	uint64	rows;
+
+	values[0] = UUIDPGetDatum(id);
+	values[1] = Int32GetDatum(number);
+	rf_query_begin(&scope, frame->store->owner, 0);
+	rows = rf_query_run(rf_store_plan_for(frame->store, &lock_event,
+										  frame->leaf->leaf.relid, InvalidOid),
+						values, NULL);
+	rf_query_end(&scope);
+	return rows > 0;
+}
+
+/* Lock the stream's row, before a row gets the next number, whatever it is. */
+static void
+lock_head(RfFrame *frame, RfHead *head)
+{
+	RfRaise		 *raise = &head->raise;
+	RfStreamState state;
+
+	rf_stream_lock(frame->store, &raise->stream_id, &state);
+	if (raise->head == raise->base)
+	{
+		raise->base = raise->head = state.last_seq;
+		head->archived = state.archived;
+	}
+	else if (state.last_seq != raise->base)
+		rf_stream_report_taken(&raise->stream_id, raise->base + 1,
+							   state.last_seq);
+	raise->tid = state.tid;
+	raise->exists = head->locked = true;
+}
+
+/*
+ * The number of a row: the one it wants, or the next one where it wants none
+ * (0).  The result is 0 for a row that is left to the leaf's unique index,
+ * which holds that number: ON CONFLICT gets its conflict there.
+ */
+int32
+rf_frame_number(RfFrame *frame, RfHead *head, int32 wanted)
+{
+	RfRaise *raise = &head->raise;
+
+	if (wanted == 0 && !head->locked)
+		lock_head(frame, head);
+	if (wanted == 0 || wanted == raise->head + 1)
+	{
+		if (raise->head == PG_INT32_MAX)
+			rf_stream_report_full(&raise->stream_id);
+		return raise->head + 1;
+	}
+	if (wanted > raise->head)
+		ereport(ERROR, (errcode(ERRCODE_RF_WRONG_HEAD),
+						errmsg("event %d of stream %s would leave a gap",
+							   wanted, rf_stream_id_text(&raise->stream_id)),
+						errdetail("The stream is at %d.", raise->head),
+						errhint("Insert number %d, or leave stream_seq out.",
+								raise->head + 1)));
+	if (!leaf_holds(frame, &raise->stream_id, wanted))
+		rf_stream_report_taken(&raise->stream_id, wanted, raise->head);
+	return 0;
+}
+
+/* Room for twice as many elements, in the frame's memory. */
+static void *
+grow(RfFrame *frame, void *elements, int *room, Size element_size)
+{
+	Size size;
+
+	*room = Max(4, *room * 2);
+	size = element_size * *room;
+	if (elements == NULL)
+		return MemoryContextAllocHuge(frame->context, size);
+	return repalloc_huge(elements, size);
+}
+
+static void
+remember_run(RfFrame *frame, RfHead *head)
+{
+	RfRun *run = &head->run;
+	int32  number = head->raise.head;
+
+	frame->leaf->numbered++;
+	if (run->leaf == frame->leaf && run->last + 1 == number)
+	{
+		run->last = number;
+		return;
+	}
+	if (run->leaf != NULL)
+	{
+		if (frame->nruns == frame->maxruns)
+			frame->runs = grow(frame, frame->runs, &frame->maxruns,
+							   sizeof(RfOldRun));
+		frame->runs[frame->nruns].stream_id = head->raise.stream_id;
+		frame->runs[frame->nruns++].run = *run;
+	}
+	run->leaf = frame->leaf;
+	run->first = run->last = number;
+}
+
+/*
+ * The next number of the stream goes to a row, which lands in the leaf it was
+ * on its way to, hot or cold, or was redirected.  Once archived streams are
+ * redirected, it matters that the stream stays as it was found to be.
+ */
+void
+rf_frame_advance(RfFrame *frame, RfHead *head, TimestampTz created_at,
+				 RfLanding landing)
+{
+	RfRaise		  *raise = &head->raise;
+	const RfStore *store = frame->store;
+
+	raise->head++;
+	raise->first = Min(raise->first, created_at);
+	raise->last = Max(raise->last, created_at);
+	if (landing == RF_REDIRECTED)
+	{
+		raise->expected = RF_EXPECT_ARCHIVED;
+		return;
+	}
+	remember_run(frame, head);
+	if (landing == RF_LANDS_HOT)
+	{
+		raise->reopens = true;
+		if (store->redirect_enabled || store->backend == RF_PARTITIONED)
+			raise->expected = RF_EXPECT_ACTIVE;
+	}
+}
+
+/* A row of the statement bears a key, to be claimed when it ends. */
+void
+rf_frame_remember_key(RfFrame *frame, const RfKey *key)
+{
+	MemoryContext old = MemoryContextSwitchTo(frame->context);
+	RfKey		 *copy;
+
+	if (frame->nkeys == frame->maxkeys)
+		frame->keys = grow(frame, frame->keys, &frame->maxkeys, sizeof(RfKey));
+	copy = &frame->keys[frame->nkeys++];
+	*copy = *key;
+	copy->key = (text *) PG_DETOAST_DATUM_COPY(PointerGetDatum(key->key));
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Checking that each number has its row
+ */
+
+static bool
+leaf_count_agrees(const RfFrameLeaf *leaf)
+{
+	return inserted_rows(leaf->leaf.relid) - leaf->inserted_before ==
+		   leaf->numbered;
+}
+
+static bool
+counts_agree(RfFrame *frame)
+{
+	HASH_SEQ_STATUS status;
+	RfFrameLeaf	   *leaf;
+
+	if (frame->interrupted ||
+		(frame->nleaves > 0 && !leaf_count_agrees(&frame->first_leaf)))
+		return false;
+	if (frame->leaves == NULL)
+		return true;
+	hash_seq_init(&status, frame->leaves);
+	while ((leaf = hash_seq_search(&status)) != NULL)
+	{
+		if (!leaf_count_agrees(leaf))
+		{
+			hash_seq_term(&status);
+			return false;
+		}
+	}
+	return true;
+}
+
+static void
+verify_run(const pg_uuid_t *id, const RfRun *run)
+{
+	const RfLeaf *leaf;
+	Relation	  rel;
+	ScanKeyData	  keys[3];
+	SysScanDesc	  scan;
+	HeapTuple	  tuple;
+	int64		  count = 0;
+
+	CHECK_FOR_INTERRUPTS();
+	if (run->leaf == NULL)
+		return;
+	leaf = &run->leaf->leaf;
+	rel = table_open(leaf->relid, AccessShareLock);
+	ScanKeyInit(&keys[0], leaf->stream_id, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(id));
+	ScanKeyInit(&keys[1], leaf->stream_seq, BTGreaterEqualStrategyNumber,
+				F_INT4GE, Int32GetDatum(run->first));
+	ScanKeyInit(&keys[2], leaf->stream_seq, BTLessEqualStrategyNumber, F_INT4LE,
+				Int32GetDatum(run->last));
+	scan = systable_beginscan(rel, leaf->stream_index, true, SnapshotSelf, 3,
+							  keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		if (TransactionIdIsCurrentTransactionId(
+				HeapTupleHeaderGetXmin(tuple->t_data)))
+			count++;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	if (count != (int64) run->last - run->first + 1)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("a row of stream %s was numbered, but not inserted",
+					rf_stream_id_text(id)),
+			 errdetail("Of the numbers %d to %d, " INT64_FORMAT " have a row.",
+					   run->first, run->last, count),
+			 errhint(
+				 "Another trigger or ON CONFLICT skips rows; let triggers that skip rows sort before \"rf_events_redirect_archived\".")));
+}
+
+static void
+verify_runs(RfFrame *frame)
+{
+	HASH_SEQ_STATUS status;
+	RfHead		   *head;
+
+	for (int i = 0; i < frame->nruns; i++)
+		verify_run(&frame->runs[i].stream_id, &frame->runs[i].run);
+	if (frame->nheads > 0)
+		verify_run(&frame->first_head.raise.stream_id, &frame->first_head.run);
+	if (frame->heads == NULL)
+		return;
+	hash_seq_init(&status, frame->heads);
+	while ((head = hash_seq_search(&status)) != NULL)
+		verify_run(&head->raise.stream_id, &head->run);
+}
+
+/*
+ * Flushing
+ */
+
+static bool
+is_pending(const RfHead *head)
+{
+	return head->known && head->raise.head != head->raise.base;
+}
+
+static int
+compare_heads(const void *a, const void *b)
+{
+	return memcmp((*(RfHead *const *) a)->raise.stream_id.data,
+				  (*(RfHead *const *) b)->raise.stream_id.data, UUID_LEN);
+}
+
+/*
+ * The heads of a frame that wait to be raised in the table, in order of id.
+ * Those without new events are read again when they are needed next.
+ */
+static RfHead **
+pending_heads(RfFrame *frame, int *count)
+{
+	RfHead		  **result = palloc(sizeof(RfHead *) * Max(frame->nheads, 1));
+	RfHead		   *head = frame->nheads > 0 ? &frame->first_head : NULL;
+	HASH_SEQ_STATUS status;
+
+	*count = 0;
+	if (frame->heads != NULL)
+		hash_seq_init(&status, frame->heads);
+	while (head != NULL)
+	{
+		if (!is_pending(head))
+			head->known = false;
+		else if (head->flushed_in == InvalidSubTransactionId)
+			result[(*count)++] = head;
+		head = frame->heads != NULL ? hash_seq_search(&status) : NULL;
+	}
+	qsort(result, *count, sizeof(RfHead *), compare_heads);
+	return result;
+}
+
+/* Raise in the table what is pending in a frame. */
+static void
+flush_frame(RfFrame *frame)
+{
+	SubTransactionId subid = GetCurrentSubTransactionId();
+	int				 count;
+	RfHead		   **pending = pending_heads(frame, &count);
+
+	if (count > 0)
+	{
+		RfRaise *raises = palloc(sizeof(RfRaise) * count);
+
+		for (int i = 0; i < count; i++)
+			raises[i] = pending[i]->raise;
+		rf_stream_compare_and_raise(frame->store, raises, count);
+		pfree(raises);
+	}
+	for (int i = 0; i < count; i++)
+	{
+		if (frame->subid == subid)
+			pending[i]->known = false;
+		else
+			pending[i]->flushed_in = subid;
+	}
+	pfree(pending);
+}
+
+/* Let whoever reads a head next see what open statements have given out. */
+void
+rf_frame_flush(void)
+{
+	for (RfFrame *frame = frames; frame != NULL; frame = frame->below)
+	{
+		if (!frame->trusted)
+			flush_frame(frame);
+	}
+}
+
+/*
+ * Closing
+ */
+
+static void
+drop_frame(RfFrame *frame)
+{
+	RfFrame **link = &frames;
+
+	while (*link != frame)
+		link = &(*link)->below;
+	*link = frame->below;
+	MemoryContextDelete(frame->context);
+}
+
+/* End a statement: check its rows, raise its heads. */
+void
+rf_frame_close(RfFrame *frame)
+{
+	if (!frame->trusted)
+	{
+		if (!counts_agree(frame))
+			verify_runs(frame);
+		flush_frame(frame);
+	}
+	last_global_seq = frame->max_global_seq;
+	drop_frame(frame);
+}
+
+/* The highest global_seq of the statement that closed last. */
+int64
+rf_frame_last_global_seq(void)
+{
+	return last_global_seq;
+}
+
+/*
+ * Ends of transactions
+ */
+
+/* What a subtransaction has flushed is its parent's now, or undone. */
+static void
+end_flush(RfFrame *frame, RfHead *head, SubXactEvent event, SubTransactionId id,
+		  SubTransactionId parent)
+{
+	if (head->flushed_in != id)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		head->flushed_in = InvalidSubTransactionId;
+	else if (frame->subid == parent)
+		head->known = false;
+	else
+		head->flushed_in = parent;
+}
+
+static void
+subtransaction_ended(SubXactEvent event, SubTransactionId id,
+					 SubTransactionId parent, void *arg)
+{
+	RfFrame *below;
+
+	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
+		return;
+	for (RfFrame *frame = frames; frame != NULL; frame = below)
+	{
+		HASH_SEQ_STATUS status;
+		RfHead		   *head;
+
+		below = frame->below;
+		if (frame->subid == id)
+		{
+			drop_frame(frame);
+			continue;
+		}
+		if (frame->nheads > 0)
+			end_flush(frame, &frame->first_head, event, id, parent);
+		if (frame->heads == NULL)
+			continue;
+		hash_seq_init(&status, frame->heads);
+		while ((head = hash_seq_search(&status)) != NULL)
+			end_flush(frame, head, event, id, parent);
+	}
+}
+
+static void
+transaction_ended(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
+		event == XACT_EVENT_PREPARE)
+		frames = NULL; /* they lived in the transaction's memory */
+}
+
+void
+rf_frame_init(void)
+{
+	RegisterXactCallback(transaction_ended, NULL);
+	RegisterSubXactCallback(subtransaction_ended, NULL);
+}

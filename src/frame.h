@@ -1,0 +1,91 @@
+/*-------------------------------------------------------------------------
+ *
+ * frame.h
+ *	  The heads that INSERT statements raise in memory.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RF_FRAME_H
+#define RF_FRAME_H
+
+#include "rillflow.h"
+
+#include "store.h"
+#include "stream.h"
+
+/* Where a row ends up. */
+typedef enum RfLanding
+{
+	RF_LANDS_HOT,
+	RF_LANDS_COLD,
+	RF_REDIRECTED
+} RfLanding;
+
+/* A leaf that rows of a statement go to. */
+typedef struct RfFrameLeaf
+{
+	RfLeaf leaf;			/* its relid is the hash key */
+	int64  inserted_before; /* the server's count when it was new */
+	int64  numbered;		/* rows that were given a number for it */
+} RfFrameLeaf;
+
+/* Numbers first..last of a stream, whose rows went to one leaf. */
+typedef struct RfRun
+{
+	RfFrameLeaf *leaf;
+	int32		 first;
+	int32		 last;
+} RfRun;
+
+/* A stream that rows of a statement belong to. */
+typedef struct RfHead
+{
+	RfRaise			 raise; /* its stream_id is the hash key */
+	bool			 known; /* false: read it again */
+	bool			 archived;
+	bool			 locked;
+	SubTransactionId flushed_in; /* raised in the table, by whom */
+	RfRun			 run;		 /* the last one */
+} RfHead;
+
+/* A statement that inserts into events. */
+typedef struct RfFrame
+{
+	struct RfFrame	*below;
+	RfStore			*store;
+	SubTransactionId subid;		  /* that it runs in */
+	bool			 trusted;	  /* rows come numbered, from our own writer */
+	bool			 interrupted; /* did others insert while it ran? */
+	MemoryContext	 context;
+	RfFrameLeaf		*leaf;		 /* where the last row went */
+	RfHead			*last_head;	 /* stream of the last row */
+	RfHead			 first_head; /* most statements write one stream */
+	HTAB			*heads;		 /* the others */
+	int				 nheads;
+	RfFrameLeaf		 first_leaf; /* in one month */
+	HTAB			*leaves;
+	int				 nleaves;
+	struct RfOldRun *runs; /* runs before the last one of each stream */
+	int				 nruns;
+	int				 maxruns;
+	RfKey			*keys; /* idempotency keys of its rows */
+	int				 nkeys;
+	int				 maxkeys;
+	int64			 max_global_seq;
+} RfFrame;
+
+extern void rf_frame_init(void);
+
+extern RfFrame *rf_frame_open(RfStore *store, bool trusted);
+extern RfFrame *rf_frame_of_leaf(Oid leaf);
+extern RfFrame *rf_frame_of_events(Oid events);
+extern RfHead  *rf_frame_head(RfFrame *frame, const pg_uuid_t *id);
+extern int32	rf_frame_number(RfFrame *frame, RfHead *head, int32 wanted);
+extern void		rf_frame_advance(RfFrame *frame, RfHead *head,
+								 TimestampTz created_at, RfLanding landing);
+extern void		rf_frame_remember_key(RfFrame *frame, const RfKey *key);
+extern void		rf_frame_close(RfFrame *frame);
+extern int64	rf_frame_last_global_seq(void);
+extern void		rf_frame_flush(void);
+
+#endif /* RF_FRAME_H */
