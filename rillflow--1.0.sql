@@ -20,6 +20,9 @@ COMMENT ON TABLE rf_stores IS 'Registry of the stores of this database';
 
 REVOKE ALL ON TABLE rf_stores FROM PUBLIC;
 
+-- who owns the database has to be able to dump it
+GRANT SELECT ON TABLE rf_stores TO pg_database_owner;
+
 SELECT pg_catalog.pg_extension_config_dump('rf_stores', '');
 
 -- install

@@ -594,6 +594,7 @@ create_store(Oid namespace_id, const char *tenant, const char *tenancy)
 	RfScope scope;
 
 	rf_query_begin(&scope, InvalidOid, 0);
+	rf_query_be_quiet();
 	create_tables(get_namespace_name(namespace_id));
 	create_view(namespace_id);
 	create_triggers(namespace_id);
@@ -602,22 +603,113 @@ create_store(Oid namespace_id, const char *tenant, const char *tenancy)
 	register_store(get_namespace_name(namespace_id), tenant, tenancy);
 }
 
-/* Take up a store that is there: triggers and view are made anew. */
+/*
+ * Events may have been inserted while nobody kept the books: bring heads,
+ * sequence and keys up to what the events say.
+ */
+static void
+catch_up(const RfStore *store)
+{
+	const char *all = rf_store_relation_name(store->events_all);
+	const char *streams = rf_store_relation_name(store->streams);
+	uint64		raised;
+
+	run_ddl(rf_query_format("LOCK TABLE %s, %s IN SHARE ROW EXCLUSIVE MODE",
+							rf_store_relation_name(store->events),
+							rf_store_relation_name(store->events_archive)));
+	raised = rf_query_once(
+		rf_query_format(
+			"INSERT INTO %s AS s"
+			" (stream_id, last_seq, first_event_at, last_event_at)"
+			" SELECT stream_id, max(stream_seq), min(created_at), max(created_at)"
+			" FROM %s GROUP BY stream_id"
+			" ON CONFLICT (stream_id) DO UPDATE SET"
+			" last_seq = greatest(s.last_seq, excluded.last_seq),"
+			" first_event_at = least(s.first_event_at, excluded.first_event_at),"
+			" last_event_at = greatest(s.last_event_at, excluded.last_event_at)"
+			" WHERE s.last_seq < excluded.last_seq"
+			" OR s.first_event_at IS DISTINCT FROM"
+			" least(s.first_event_at, excluded.first_event_at)"
+			" OR s.last_event_at IS DISTINCT FROM"
+			" greatest(s.last_event_at, excluded.last_event_at)",
+			streams, all),
+		0, NULL, NULL, NULL);
+	if (raised > 0)
+		ereport(
+			NOTICE,
+			(errmsg(
+				"rows of rf_streams that were behind their events: " UINT64_FORMAT,
+				raised)));
+	rf_query_once(
+		rf_query_format(
+			"SELECT setval(%L, greatest("
+			"(SELECT max(global_seq) FROM %s), (SELECT last_value FROM %s)))",
+			rf_store_relation_name(store->sequence), all,
+			rf_store_relation_name(store->sequence)),
+		0, NULL, NULL, NULL);
+	rf_query_once(
+		rf_query_format(
+			"INSERT INTO %s"
+			" (idempotency_key, stream_id, stream_seq, global_seq)"
+			" SELECT headers ->> 'idempotency_key', stream_id, stream_seq,"
+			" global_seq FROM %s WHERE headers ->> 'idempotency_key' IS NOT NULL"
+			" ORDER BY global_seq ON CONFLICT (idempotency_key) DO NOTHING",
+			rf_store_relation_name(store->keys), all),
+		0, NULL, NULL, NULL);
+}
+
+static void
+warn_of_broken_streams(const RfStore *store)
+{
+	rf_query_once(
+		rf_query_format(
+			"SELECT count(*), min(stream_id::text) FROM"
+			" (SELECT s.stream_id FROM %s AS s JOIN %s AS e USING (stream_id)"
+			" GROUP BY s.stream_id, s.last_seq"
+			" HAVING count(*) <> s.last_seq OR min(e.stream_seq) <> 1"
+			" OR count(DISTINCT e.stream_seq) <> count(*)) AS broken",
+			rf_store_relation_name(store->streams),
+			rf_store_relation_name(store->events_all)),
+		0, NULL, NULL, NULL);
+	if (DatumGetInt64(rf_query_must(0, 1)) > 0)
+		ereport(
+			WARNING,
+			(errmsg("streams whose numbers have gaps or repeats: " INT64_FORMAT,
+					DatumGetInt64(rf_query_must(0, 1))),
+			 errdetail("One of them is %s.",
+					   TextDatumGetCString(rf_query_must(0, 2)))));
+}
+
+/*
+ * Take up a store that is there: its triggers and view are made anew.  One
+ * that is registered has kept its books, and is not read through.
+ */
 static void
 take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 {
-	RfScope scope;
+	const char *schema = get_namespace_name(namespace_id);
+	bool		registered = rf_store_is_registered(schema);
+	RfScope		scope;
 
 	rf_query_begin(&scope, InvalidOid, 0);
 	require_complete_store(namespace_id);
 	rf_query_end(&scope);
 	rf_query_begin(&scope, rf_store_in(namespace_id, false)->owner,
 				   SECURITY_RESTRICTED_OPERATION);
-	create_triggers(namespace_id);
+	rf_query_be_quiet();
 	rf_store_require_same_columns(rf_store_in(namespace_id, false));
 	create_view(namespace_id);
+	create_triggers(namespace_id);
 	rf_query_end(&scope);
-	register_store(get_namespace_name(namespace_id), tenant, tenancy);
+	if (!registered)
+	{
+		rf_query_begin(&scope, rf_store_in(namespace_id, false)->owner,
+					   SECURITY_RESTRICTED_OPERATION);
+		catch_up(rf_store_in(namespace_id, false));
+		warn_of_broken_streams(rf_store_in(namespace_id, false));
+		rf_query_end(&scope);
+	}
+	register_store(schema, tenant, tenancy);
 }
 
 static void

@@ -14,11 +14,12 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "frame.h"
@@ -94,6 +95,7 @@ mark_archived(RfStore *store, const pg_uuid_t *id, const char *reason,
 	rf_query_run(rf_store_plan(store, &mark_stream), values, NULL);
 	rf_query_copy_row(0, row, nulls, STREAMS_COLUMNS, context);
 	entry.stream_id = id;
+	entry.streams = 1;
 	entry.detail = reason;
 	rf_ledger_write(store, &entry);
 	rf_query_end(&scope);
@@ -139,6 +141,31 @@ restore_events(RfStore *store, Datum id, DateADT from, DateADT to)
 }
 
 /*
+ * Under REPEATABLE READ the events of a move that committed after our
+ * snapshot are cold, and we have not seen them.
+ */
+static void
+require_none_left(RfStore *store, const pg_uuid_t *id)
+{
+	List	 *leaves = list_concat(rf_partition_list(store->events_archive),
+								   rf_partition_list(store->events_cold));
+	Snapshot  snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ListCell *cell;
+
+	foreach(cell, leaves)
+	{
+		RfPartition *leaf = lfirst(cell);
+
+		if (rf_partition_holds_stream(leaf->relid, id, snapshot))
+			ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+							errmsg("events of stream %s were moved meanwhile",
+								   rf_stream_id_text(id)),
+							errhint("Run the transaction again.")));
+	}
+	UnregisterSnapshot(snapshot);
+}
+
+/*
  * Take an archived stream back, with its events unless they are to stay cold.
  * Its row is locked as strongly as can be: a batch of a move that holds it
  * ends first, and one that comes later finds it active.
@@ -155,6 +182,7 @@ reactivate(RfStore *store, const pg_uuid_t *id, bool with_events, Datum *row,
 	entry.stream_id = id;
 	entry.started_at = GetCurrentTimestamp();
 	entry.events = 0;
+	entry.streams = 1;
 	rf_frame_flush();
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	if (rf_query_run(rf_store_plan(store, &lock_stream), &value, NULL) == 0)
@@ -170,6 +198,8 @@ reactivate(RfStore *store, const pg_uuid_t *id, bool with_events, Datum *row,
 									  rf_partition_month_of(first),
 									  rf_partition_month_of(last));
 	}
+	if (with_events && IsolationUsesXactSnapshot())
+		require_none_left(store, id);
 	rf_query_run(rf_store_plan(store, &reactivate_stream), &value, NULL);
 	rf_query_copy_row(0, row, nulls, STREAMS_COLUMNS, context);
 	rf_ledger_write(store, &entry);

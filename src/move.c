@@ -245,8 +245,9 @@ stream_is_hot(List *leaves, const pg_uuid_t *id, TimestampTz first,
 }
 
 /*
- * Sort streams without a lock: those that look empty, and those whose last
- * event lies in a later leaf, to be looked at again when the move ends.
+ * Sort streams without a lock: those that look empty, and those to be looked
+ * at again when the move ends, because their last event lies in a later leaf,
+ * or because somebody may be about to reactivate them.
  */
 static void
 sort_streams(RfStore *store, List *leaves, ArrayType *streams, DateADT upper,
@@ -267,9 +268,10 @@ sort_streams(RfStore *store, List *leaves, ArrayType *streams, DateADT upper,
 
 		CHECK_FOR_INTERRUPTS();
 		rf_stream_read(store, id, snapshot, &state);
-		if (!state.exists || state.archived)
+		if (!state.exists || (state.archived && !state.held))
 			continue;
-		if (rf_partition_month_of(state.last_event_at) >= upper)
+		if (state.archived ||
+			rf_partition_month_of(state.last_event_at) >= upper)
 			later->ids[later->count++] = ids[i];
 		else if (!stream_is_hot(leaves, id, state.first_event_at,
 								state.last_event_at, snapshot))
@@ -425,6 +427,21 @@ require_equal_doubles(RfStore *store, const RfMoveSpec *spec,
 			 errhint("Find out which of the two is right.")));
 }
 
+/* The statement of a batch, and what it is run with. */
+typedef struct BatchCall
+{
+	RfPlan plan;
+	Datum  values[4];
+} BatchCall;
+
+static void
+run_statement(void *arg)
+{
+	BatchCall *call = arg;
+
+	rf_query_run(call->plan, call->values, NULL);
+}
+
 /*
  * Run the statement of a batch.  Events that are cold already, with the same
  * content, are left out and stay hot; the result says how many.
@@ -432,24 +449,26 @@ require_equal_doubles(RfStore *store, const RfMoveSpec *spec,
 static int64
 run_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor)
 {
-	Datum	   values[4];
+	BatchCall  call;
 	ErrorData *error;
 	int64	   doubles;
 
-	values[0] = Int64GetDatum(cursor->after);
-	values[1] = TimestampTzGetDatum(spec->before);
-	values[2] = Int32GetDatum(spec->batch_size);
-	values[3] = UUIDPGetDatum(&spec->stream_id);
+	call.plan = batch_plan(store, spec, cursor, false);
+	call.values[0] = Int64GetDatum(cursor->after);
+	call.values[1] = TimestampTzGetDatum(spec->before);
+	call.values[2] = Int32GetDatum(spec->batch_size);
+	call.values[3] = UUIDPGetDatum(&spec->stream_id);
 	expect_writes(store, cursor);
-	if (rf_query_try(batch_plan(store, spec, cursor, false), values, NULL,
-					 ERRCODE_UNIQUE_VIOLATION, &error))
+	if (rf_query_attempt(run_statement, &call, ERRCODE_UNIQUE_VIOLATION,
+						 &error))
 	{
 		rf_store_expect_no_write();
 		return 0;
 	}
 	require_equal_doubles(store, spec, cursor, error);
+	call.plan = batch_plan(store, spec, cursor, true);
 	expect_writes(store, cursor);
-	rf_query_run(batch_plan(store, spec, cursor, true), values, NULL);
+	run_statement(&call);
 	rf_store_expect_no_write();
 	doubles = DatumGetInt64(rf_query_must(0, 2)) -
 			  DatumGetInt64(rf_query_must(0, 3));

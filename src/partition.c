@@ -10,9 +10,10 @@
  * needs no scan, and on created_at so that the planner can prune by it.
  *
  * Locks, in this order: an advisory lock of the store, which keeps two that
- * make months apart; SHARE UPDATE EXCLUSIVE on the parent; ACCESS EXCLUSIVE
- * on the default partition, whose rows of that month go along.  None is
- * waited for longer than rillflow.lock_timeout.
+ * make months apart; SHARE UPDATE EXCLUSIVE on the parent, or ACCESS EXCLUSIVE
+ * where rows come to the month at once; ACCESS EXCLUSIVE on the default
+ * partition, whose rows of that month go along.  None is waited for longer
+ * than rillflow.lock_timeout.
  *
  *-------------------------------------------------------------------------
  */
@@ -340,8 +341,31 @@ take_waiting_rows(Oid default_leaf, const char *qualified, DateADT month,
 	return taken;
 }
 
+static bool
+has_waiting_rows(Oid default_leaf, DateADT month, DateADT next)
+{
+	Oid	  types[2] = {DATEOID, DATEOID};
+	Datum values[2];
+
+	if (!OidIsValid(default_leaf))
+		return false;
+	values[0] = DateADTGetDatum(month);
+	values[1] = DateADTGetDatum(next);
+	return rf_query_once(
+			   rf_query_format("SELECT 1 FROM ONLY %s WHERE bucket_month >= $1"
+							   " AND bucket_month < $2 LIMIT 1",
+							   rf_store_relation_name(default_leaf)),
+			   2, types, values, NULL) > 0;
+}
+
+/*
+ * Who reads the tier has looked its leaves up under a lock on the parent, and
+ * may take his snapshot later.  Where rows come to the new leaf at once, all
+ * who hold that lock have to end first.
+ */
 static void
-take_ddl_locks(const RfStore *store, Oid parent, Oid default_leaf)
+take_ddl_locks(const RfStore *store, Oid parent, Oid default_leaf,
+			   bool readers_wait)
 {
 	Oid	  types[2] = {INT4OID, INT4OID};
 	Datum values[2];
@@ -350,11 +374,23 @@ take_ddl_locks(const RfStore *store, Oid parent, Oid default_leaf)
 	values[1] = Int32GetDatum((int32) store->namespace_id);
 	rf_query_once("SELECT pg_advisory_xact_lock($1, $2)", 2, types, values,
 				  NULL);
-	run_ddl(rf_query_format("LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE",
-							rf_store_relation_name(parent)));
+	run_ddl(rf_query_format("LOCK TABLE ONLY %s IN %s MODE",
+							rf_store_relation_name(parent),
+							readers_wait ? "ACCESS EXCLUSIVE" :
+										   "SHARE UPDATE EXCLUSIVE"));
 	if (OidIsValid(default_leaf))
 		run_ddl(rf_query_format("LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE",
 								rf_store_relation_name(default_leaf)));
+}
+
+static void
+require_no_new_rows(Oid default_leaf, DateADT month, DateADT next)
+{
+	if (has_waiting_rows(default_leaf, month, next))
+		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+						errmsg("events of %s came to \"%s\" meanwhile",
+							   date_text(month), get_rel_name(default_leaf)),
+						errhint("Try again.")));
 }
 
 static Oid
@@ -392,18 +428,26 @@ rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 					const char *tablespace)
 {
 	Oid		parent = rf_store_tier_parent(store, tier);
+	Oid		default_leaf = default_leaf_of(parent);
+	DateADT next = rf_partition_next_month(month);
 	Oid		result = rf_partition_of_month(parent, month);
+	bool	readers_wait;
 	RfScope scope;
 
 	if (OidIsValid(result))
 		return result;
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	rf_query_limit_lock_waits(rf_guc_lock_timeout);
-	take_ddl_locks(store, parent, default_leaf_of(parent));
+	readers_wait = tier == RF_COLD ||
+				   has_waiting_rows(default_leaf, month, next);
+	take_ddl_locks(store, parent, default_leaf, readers_wait);
 	result = rf_partition_of_month(parent, month);
 	if (!OidIsValid(result))
-		result = build_month(store, parent, default_leaf_of(parent), month,
-							 tablespace);
+	{
+		if (!readers_wait)
+			require_no_new_rows(default_leaf, month, next);
+		result = build_month(store, parent, default_leaf, month, tablespace);
+	}
 	rf_query_end(&scope);
 	return result;
 }

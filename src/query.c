@@ -87,6 +87,14 @@ rf_query_limit_lock_waits(int timeout_ms)
 	set_locally("lock_timeout", value);
 }
 
+/* Until the scope ends, tell the client of nothing below a warning. */
+void
+rf_query_be_quiet(void)
+{
+	if (client_min_messages < WARNING)
+		set_locally("client_min_messages", "warning");
+}
+
 /*
  * The connection of a procedure that commits.  Scopes nest inside it, and
  * must all have ended when rf_query_commit() is called.
@@ -147,13 +155,14 @@ rf_query_run(RfPlan plan, const Datum *values, const char *nulls)
 }
 
 /*
- * Run the plan in a subtransaction.  An error of the SQLSTATE that the caller
+ * Do some work in a subtransaction.  An error of the SQLSTATE that the caller
  * is ready for is caught: the subtransaction is undone, *error tells what
- * happened, and the result is false.  Every other error goes on.
+ * happened, and the result is false.  Every other error goes on, once the
+ * subtransaction is undone.
  */
 bool
-rf_query_try(RfPlan plan, const Datum *values, const char *nulls,
-			 int caught_sqlstate, ErrorData **error)
+rf_query_attempt(void (*work)(void *arg), void *arg, int caught_sqlstate,
+				 ErrorData **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -163,15 +172,13 @@ rf_query_try(RfPlan plan, const Datum *values, const char *nulls,
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		rf_query_run(plan, values, nulls);
+		work(arg);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
 		*error = CopyErrorData();
-		if ((*error)->sqlerrcode != caught_sqlstate)
-			PG_RE_THROW();
 		FlushErrorState();
 		RollbackAndReleaseCurrentSubTransaction();
 		ok = false;
@@ -179,6 +186,8 @@ rf_query_try(RfPlan plan, const Datum *values, const char *nulls,
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	if (!ok && (*error)->sqlerrcode != caught_sqlstate)
+		ReThrowError(*error);
 	return ok;
 }
 

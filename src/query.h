@@ -28,6 +28,7 @@ typedef struct RfScope
 extern void rf_query_begin(RfScope *scope, Oid as_user, int sec_flags);
 extern void rf_query_end(RfScope *scope);
 extern void rf_query_limit_lock_waits(int timeout_ms);
+extern void rf_query_be_quiet(void);
 extern void rf_query_connect_nonatomic(void);
 extern void rf_query_disconnect(void);
 extern void rf_query_commit(void);
@@ -38,8 +39,8 @@ extern void	  rf_query_forget(RfPlan plan);
 
 /* running; all but ddl return the number of rows */
 extern uint64 rf_query_run(RfPlan plan, const Datum *values, const char *nulls);
-extern bool	  rf_query_try(RfPlan plan, const Datum *values, const char *nulls,
-						   int caught_sqlstate, ErrorData **error);
+extern bool	  rf_query_attempt(void (*work)(void *arg), void *arg,
+							   int caught_sqlstate, ErrorData **error);
 extern void	  rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
 							Tuplestorestate *store);
 extern uint64 rf_query_once(const char *sql, int nargs, const Oid *types,

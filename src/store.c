@@ -662,6 +662,20 @@ require_right(const RfStore *store, RfRight right)
 					   get_rel_name(relid));
 }
 
+bool
+rf_store_is_registered(const char *schema)
+{
+	List	 *rows = registered_stores("*");
+	ListCell *cell;
+
+	foreach(cell, rows)
+	{
+		if (strcmp(((Registered *) lfirst(cell))->schema, schema) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* The stores that a tenant argument names, the right to each checked. */
 List *
 rf_store_list(const char *tenant, RfRight right)
@@ -1034,6 +1048,9 @@ rf_events_append_only(PG_FUNCTION_ARGS)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("table \"%s\" is append-only",
 					RelationGetRelationName(trigdata->tg_relation)),
+			 strcmp(RelationGetRelationName(trigdata->tg_relation),
+					"rf_archive_log") == 0 ?
+				 errhint("Old entries are folded by rf_prune_log().") :
 			 TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) ?
 				 errhint("Insert into \"events\", or call rf_append().") :
 				 errhint(

@@ -100,6 +100,7 @@ extern List	   *rf_store_list(const char *tenant, RfRight right);
 extern RfStore *rf_store_in(Oid namespace_id, bool missing_ok);
 extern RfStore *rf_store_of_events(Oid events);
 extern Oid		rf_store_extension_schema(void);
+extern bool		rf_store_is_registered(const char *schema);
 extern void		rf_store_forget_all(void);
 
 /* what the tables of a store are called, and which a schema has */

@@ -28,6 +28,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/multixact.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -35,6 +36,7 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -141,6 +143,20 @@ time_or(Datum value, bool isnull, TimestampTz otherwise)
 	return isnull ? otherwise : DatumGetTimestampTz(value);
 }
 
+/* Is a transaction in progress that has locked or changed the row? */
+static bool
+is_held(HeapTupleHeader header)
+{
+	TransactionId xmax = HeapTupleHeaderGetRawXmax(header);
+
+	if (header->t_infomask & HEAP_XMAX_INVALID)
+		return false;
+	if (header->t_infomask & HEAP_XMAX_IS_MULTI)
+		return MultiXactIdIsRunning(xmax, false);
+	return TransactionIdIsInProgress(xmax) &&
+		   !TransactionIdIsCurrentTransactionId(xmax);
+}
+
 static void
 deform_state(HeapTuple tuple, TupleDesc tupdesc, RfStreamState *state)
 {
@@ -149,6 +165,7 @@ deform_state(HeapTuple tuple, TupleDesc tupdesc, RfStreamState *state)
 
 	state->exists = true;
 	state->tid = tuple->t_self;
+	state->held = is_held(tuple->t_data);
 	state->last_seq = DatumGetInt32(
 		heap_getattr(tuple, STREAMS_LAST_SEQ, tupdesc, &isnull));
 	value = heap_getattr(tuple, STREAMS_FIRST_EVENT_AT, tupdesc, &isnull);

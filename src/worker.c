@@ -8,8 +8,9 @@
  * commit lives in a memory context of the loop; the store is looked up again
  * in each transaction.
  *
- * A cold month that lacks is made before the first batch that needs it, in a
- * transaction of its own where we commit.
+ * rf_archive_run() makes the cold months that lack, each in a transaction of
+ * its own before the first batch that needs it.  rf_archive_move() makes none:
+ * its locks would last as long as the caller's transaction.
  *
  *-------------------------------------------------------------------------
  */
@@ -47,6 +48,12 @@
 /* How long to wait before streams that others hold are tried again. */
 #define RETRY_INTERVAL_MS 20
 
+/*
+ * How long streams are let go after each batch: a reactivation that waits for
+ * one would find it locked again otherwise.
+ */
+#define FAIRNESS_PAUSE_MS 1
+
 /* How many streams are closed in one transaction when a move ends. */
 #define CLOSE_BATCH 1000
 
@@ -61,6 +68,7 @@ typedef struct MoveLoop
 	TimestampTz		  deadline; /* stop there; DT_NOEND: never */
 	TimestampTz		  reported_at;
 	bool			  out_of_time;
+	bool			  makes_months; /* as long as it gets the locks */
 	int64			  expected; /* about how many events there are to move */
 	int64			  events;
 	int32			  batches;
@@ -155,7 +163,45 @@ time_is_up(MoveLoop *loop)
  * The loop
  */
 
-/* Make the cold months that the events of a leaf go to; none: no events. */
+typedef struct MonthCall
+{
+	RfStore *store;
+	DateADT	 month;
+} MonthCall;
+
+static void
+make_month(void *arg)
+{
+	MonthCall *call = arg;
+
+	(void) rf_partition_create(call->store, RF_COLD, call->month, NULL);
+}
+
+/*
+ * Make a cold month.  Where its locks are not to be had in time, its events
+ * go to the default partition, and we leave the readers in peace from now on.
+ */
+static void
+try_month(MoveLoop *loop, DateADT month)
+{
+	MonthCall  call = {loop->store, month};
+	ErrorData *error;
+
+	if (rf_query_attempt(make_month, &call, ERRCODE_LOCK_NOT_AVAILABLE, &error))
+		return;
+	loop->makes_months = false;
+	ereport(
+		NOTICE,
+		(errmsg(
+			 "a cold month could not be made, and events go to the default partition"),
+		 errdetail("%s", error->message)));
+}
+
+/*
+ * Make the cold months that the events of a leaf go to, where we may commit
+ * right after: nobody should wait for a whole move to end.  False: the leaf
+ * has no events to move.
+ */
 static bool
 prepare_months(MoveLoop *loop, const RfPartition *source)
 {
@@ -170,10 +216,10 @@ prepare_months(MoveLoop *loop, const RfPartition *source)
 		DateADT month = lfirst_int(cell);
 
 		CHECK_FOR_INTERRUPTS();
-		if (!rf_partition_month_has_name(month))
+		if (!loop->makes_months || !rf_partition_month_has_name(month))
 			continue;
 		begin_step(loop);
-		(void) rf_partition_create(loop->store, RF_COLD, month, NULL);
+		try_month(loop, month);
 		end_step(loop);
 	}
 	return months != NIL;
@@ -200,6 +246,15 @@ start_cursor(MoveLoop *loop, const RfPartition *source, RfMoveCursor *cursor)
 }
 
 static void
+pause_for(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+static void
 run_batches(MoveLoop *loop, RfMoveCursor *cursor)
 {
 	cursor->after = 0;
@@ -220,6 +275,8 @@ run_batches(MoveLoop *loop, RfMoveCursor *cursor)
 		}
 		end_step(loop);
 		report_progress(loop);
+		if (loop->commits && loop->spec->only_archived)
+			pause_for(FAIRNESS_PAUSE_MS);
 	}
 }
 
@@ -235,10 +292,7 @@ wait_for_holders(MoveLoop *loop, TimestampTz since)
 		 TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
 									rf_guc_lock_timeout)))
 		return false;
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 RETRY_INTERVAL_MS, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
+	pause_for(RETRY_INTERVAL_MS);
 	return true;
 }
 
@@ -376,7 +430,7 @@ init_loop(MoveLoop *loop, const RfMoveSpec *spec, RfStore *store, bool commits)
 	loop->context = CurrentMemoryContext;
 	loop->namespace_id = store->namespace_id;
 	loop->spec = spec;
-	loop->commits = commits;
+	loop->commits = loop->makes_months = commits;
 	loop->deadline = DT_NOEND;
 }
 
@@ -472,12 +526,11 @@ rf_archive_run(PG_FUNCTION_ARGS)
 		loop.deadline = deadline;
 		run_loop(&loop);
 		ereport(NOTICE,
-				(errmsg("moved " INT64_FORMAT
-						" events of %ld streams in %d batches%s",
-						loop.events, hash_get_num_entries(loop.streams),
-						loop.batches,
-						loop.out_of_time ? ", and stopped at max_runtime" :
-										   "")));
+				(errmsg("schema \"%s\": " INT64_FORMAT
+						" events moved, %ld streams touched, %d batches",
+						get_namespace_name(lfirst_oid(cell)), loop.events,
+						hash_get_num_entries(loop.streams), loop.batches),
+				 loop.out_of_time ? errdetail("Stopped at max_runtime.") : 0));
 	}
 	rf_query_disconnect();
 	PG_RETURN_VOID();
