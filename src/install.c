@@ -918,6 +918,7 @@ uninstall_store(RfStore *store, bool force)
 			 errhint(
 				 "With force => true its tables become ordinary tables, which keep the events.")));
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_query_be_quiet();
 	run_ddl(rf_query_format("LOCK TABLE %s, %s IN ACCESS EXCLUSIVE MODE",
 							rf_store_relation_name(store->events),
 							rf_store_relation_name(store->events_archive)));
