@@ -124,14 +124,16 @@ static const RfStatement parse_batch =
 	 " coalesce((e ->> 'version')::integer, 1), e ->> 'user_id',"
 	 " coalesce((e ->> 'is_tombstone')::boolean, false),"
 	 " coalesce((e ->> 'created_at')::timestamptz, now()), NULL::date,"
+	 " jsonb_typeof(e) = 'object',"
 	 " CASE WHEN jsonb_typeof(e) = 'object' THEN"
 	 " (SELECT min(k) FROM jsonb_object_keys(e) AS k WHERE k <> ALL ($2))"
-	 " ELSE '' END"
+	 " END"
 	 " FROM jsonb_array_elements($1) WITH ORDINALITY AS a(e, n) ORDER BY n",
 	 2,
 	 {JSONBOID, TEXTARRAYOID}};
 
-#define BATCH_UNKNOWN_KEY 14
+#define BATCH_IS_OBJECT 14
+#define BATCH_UNKNOWN_KEY 15
 
 static const char *const batch_keys[] = {"type",		   "body",
 										 "headers",		   "causation_id",
@@ -465,14 +467,14 @@ parse_events(RfStore *store, Jsonb *array, Request *request)
 		bool   isnull;
 		Datum  unknown = rf_query_value(i, BATCH_UNKNOWN_KEY, &isnull);
 
+		if (!DatumGetBool(rf_query_must(i, BATCH_IS_OBJECT)))
+			refuse_event(i + 1, "is no object");
 		if (!isnull)
 			ereport(
 				ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 VARSIZE_ANY_EXHDR(DatumGetPointer(unknown)) == 0 ?
-					 errmsg("event %d is no object", i + 1) :
-					 errmsg("event %d has the unknown key \"%s\"", i + 1,
-							TextDatumGetCString(unknown)),
+				 errmsg("event %d has the unknown key \"%s\"", i + 1,
+						TextDatumGetCString(unknown)),
 				 errhint(
 					 "An event has type, body, headers, causation_id, correlation_id, version, user_id, created_at and is_tombstone.")));
 		rf_query_copy_row(i, event->values, event->nulls, EVENT_COLUMNS,

@@ -12,8 +12,9 @@
  * A number whose row was dropped after we gave it out, by a trigger of the
  * user or by ON CONFLICT, would be a gap.  The server counts the rows that a
  * transaction inserts into each table; where its count for each leaf is ours,
- * all rows are there.  Where it is not, or could be by chance, because other
- * statements inserted at the same time, each number is looked up in the leaf.
+ * all rows are there.  Where it is not, or where that proves nothing, because
+ * other statements inserted at the same time or other triggers see the rows
+ * after ours, each number is looked up in the leaf.
  *
  * A statement can call functions that append in their turn.  Before anything
  * reads a head, all frames are flushed, so that it sees what the statements
@@ -35,7 +36,9 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -78,7 +81,7 @@ rf_frame_open(RfStore *store, bool trusted)
 	if (!trusted)
 		rf_frame_flush();
 	for (frame = frames; frame != NULL; frame = frame->below)
-		frame->interrupted = true;
+		frame->count_proves = false;
 	context = AllocSetContextCreate(TopTransactionContext, "Rillflow frame",
 									ALLOCSET_SMALL_SIZES);
 	frame = MemoryContextAllocZero(context, sizeof(RfFrame));
@@ -86,7 +89,7 @@ rf_frame_open(RfStore *store, bool trusted)
 	frame->store = store;
 	frame->subid = GetCurrentSubTransactionId();
 	frame->trusted = trusted;
-	frame->interrupted = frames != NULL;
+	frame->count_proves = frames == NULL;
 	frame->below = frames;
 	frames = frame;
 	return frame;
@@ -129,9 +132,33 @@ make_table(RfFrame *frame, const char *name, Size keysize, Size entrysize)
 	return hash_create(name, 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
+/*
+ * Can a trigger change a row after ours has numbered it?  Then the count of
+ * the rows proves nothing.
+ */
+static bool
+others_come_later(Relation rel)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+	bool		 ours_seen = false;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger *trigger = &triggers->triggers[i];
+
+		if (!TRIGGER_TYPE_MATCHES(trigger->tgtype, TRIGGER_TYPE_ROW,
+								  TRIGGER_TYPE_BEFORE, TRIGGER_TYPE_INSERT))
+			continue;
+		if (ours_seen)
+			return true;
+		ours_seen = strcmp(trigger->tgname, "rf_events_redirect_archived") == 0;
+	}
+	return false;
+}
+
 /* Let rows go to a leaf from now on. */
 static void
-enter_leaf(RfFrame *frame, const RfLeaf *leaf)
+enter_leaf(RfFrame *frame, Relation rel, const RfLeaf *leaf)
 {
 	RfFrameLeaf *entry = &frame->first_leaf;
 	bool		 found = frame->nleaves > 0 && entry->leaf.relid == leaf->relid;
@@ -149,6 +176,7 @@ enter_leaf(RfFrame *frame, const RfLeaf *leaf)
 		entry->inserted_before = inserted_rows(leaf->relid);
 		entry->numbered = 0;
 		frame->nleaves++;
+		frame->count_proves &= !others_come_later(rel);
 	}
 	frame->leaf = entry;
 }
@@ -158,19 +186,19 @@ enter_leaf(RfFrame *frame, const RfLeaf *leaf)
  * is none, because the statement does not go through events.
  */
 RfFrame *
-rf_frame_of_leaf(Oid leaf)
+rf_frame_of_leaf(Relation rel)
 {
 	RfFrame		 *frame = frames;
-	const RfLeaf *found;
+	const RfLeaf *leaf;
 
 	if (frame != NULL && frame->leaf != NULL &&
-		frame->leaf->leaf.relid == leaf &&
+		frame->leaf->leaf.relid == RelationGetRelid(rel) &&
 		frame->subid == GetCurrentSubTransactionId())
 		return frame;
-	found = rf_store_leaf(leaf);
-	frame = rf_frame_of_events(found->root);
+	leaf = rf_store_leaf(RelationGetRelid(rel));
+	frame = rf_frame_of_events(leaf->root);
 	if (frame != NULL)
-		enter_leaf(frame, found);
+		enter_leaf(frame, rel, leaf);
 	return frame;
 }
 
@@ -406,7 +434,7 @@ counts_agree(RfFrame *frame)
 	HASH_SEQ_STATUS status;
 	RfFrameLeaf	   *leaf;
 
-	if (frame->interrupted ||
+	if (!frame->count_proves ||
 		(frame->nleaves > 0 && !leaf_count_agrees(&frame->first_leaf)))
 		return false;
 	if (frame->leaves == NULL)
@@ -423,21 +451,17 @@ counts_agree(RfFrame *frame)
 	return true;
 }
 
+/* Count the rows that bear the numbers of a run: all, and those of ours. */
 static void
-verify_run(const pg_uuid_t *id, const RfRun *run)
+count_rows(const pg_uuid_t *id, const RfRun *run, int64 *all, int64 *ours)
 {
-	const RfLeaf *leaf;
-	Relation	  rel;
+	const RfLeaf *leaf = &run->leaf->leaf;
+	Relation	  rel = table_open(leaf->relid, AccessShareLock);
 	ScanKeyData	  keys[3];
 	SysScanDesc	  scan;
 	HeapTuple	  tuple;
-	int64		  count = 0;
 
-	CHECK_FOR_INTERRUPTS();
-	if (run->leaf == NULL)
-		return;
-	leaf = &run->leaf->leaf;
-	rel = table_open(leaf->relid, AccessShareLock);
+	*all = *ours = 0;
 	ScanKeyInit(&keys[0], leaf->stream_id, BTEqualStrategyNumber, F_UUID_EQ,
 				UUIDPGetDatum(id));
 	ScanKeyInit(&keys[1], leaf->stream_seq, BTGreaterEqualStrategyNumber,
@@ -448,22 +472,45 @@ verify_run(const pg_uuid_t *id, const RfRun *run)
 							  keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		if (TransactionIdIsCurrentTransactionId(
-				HeapTupleHeaderGetXmin(tuple->t_data)))
-			count++;
+		TransactionId xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+
+		(*all)++;
+		if (TransactionIdIsCurrentTransactionId(xmin))
+			(*ours)++;
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	if (count != (int64) run->last - run->first + 1)
+}
+
+static void
+verify_run(const pg_uuid_t *id, const RfRun *run)
+{
+	int64 expected = (int64) run->last - run->first + 1;
+	int64 all;
+	int64 ours;
+
+	CHECK_FOR_INTERRUPTS();
+	if (run->leaf == NULL)
+		return;
+	count_rows(id, run, &all, &ours);
+	if (ours == expected)
+		return;
+	if (all == expected)
 		ereport(
 			ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("a row of stream %s was numbered, but not inserted",
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("another transaction has appended to stream %s meanwhile",
 					rf_stream_id_text(id)),
-			 errdetail("Of the numbers %d to %d, " INT64_FORMAT " have a row.",
-					   run->first, run->last, count),
-			 errhint(
-				 "Another trigger or ON CONFLICT skips rows; let triggers that skip rows sort before \"rf_events_redirect_archived\".")));
+			 errhint("Run the transaction again.")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		 errmsg("a row of stream %s was numbered, but not inserted",
+				rf_stream_id_text(id)),
+		 errdetail("Of the numbers %d to %d, " INT64_FORMAT " have a row.",
+				   run->first, run->last, ours),
+		 errhint(
+			 "Another trigger or ON CONFLICT skips or changes rows; let such triggers sort before \"rf_events_redirect_archived\".")));
 }
 
 static void

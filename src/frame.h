@@ -12,6 +12,7 @@
 
 #include "store.h"
 #include "stream.h"
+#include "utils/relcache.h"
 
 /* Where a row ends up. */
 typedef enum RfLanding
@@ -53,9 +54,9 @@ typedef struct RfFrame
 {
 	struct RfFrame	*below;
 	RfStore			*store;
-	SubTransactionId subid;		  /* that it runs in */
-	bool			 trusted;	  /* rows come numbered, from our own writer */
-	bool			 interrupted; /* did others insert while it ran? */
+	SubTransactionId subid;	  /* that it runs in */
+	bool			 trusted; /* rows come numbered, from our own writer */
+	bool count_proves;		  /* is the server's count of rows to be trusted? */
 	MemoryContext	 context;
 	RfFrameLeaf		*leaf;		 /* where the last row went */
 	RfHead			*last_head;	 /* stream of the last row */
@@ -77,7 +78,7 @@ typedef struct RfFrame
 extern void rf_frame_init(void);
 
 extern RfFrame *rf_frame_open(RfStore *store, bool trusted);
-extern RfFrame *rf_frame_of_leaf(Oid leaf);
+extern RfFrame *rf_frame_of_leaf(Relation rel);
 extern RfFrame *rf_frame_of_events(Oid events);
 extern RfHead  *rf_frame_head(RfFrame *frame, const pg_uuid_t *id);
 extern int32	rf_frame_number(RfFrame *frame, RfHead *head, int32 wanted);

@@ -172,6 +172,12 @@ static const char *const store_ddl[] = {
 	" detail text,"
 	" entries bigint NOT NULL DEFAULT 1,"
 	" CONSTRAINT rf_archive_log_pkey PRIMARY KEY (log_id))",
+
+	"CREATE INDEX rf_archive_log_stream_id ON %s.rf_archive_log"
+	" (stream_id, log_id) WHERE stream_id IS NOT NULL",
+
+	"CREATE INDEX rf_archive_log_left_open ON %s.rf_archive_log (stream_id)"
+	" WHERE action = 'left open'",
 };
 
 /* The default partitions: table, parent. */
@@ -226,6 +232,7 @@ static const struct
 	 "log_id int8,logged_at timestamptz,actor text,action text,"
 	 "stream_id uuid,bucket_month date,events int8,estimated bool,"
 	 "streams int8,duration interval,detail text,entries int8"},
+	{"rf_streams_pkey", 'i', ""},
 	{"events_global_seq_seq", 'S', ""},
 	{"events_all", 'v', "global_seq int8,stream_id uuid,stream_seq int4"},
 };
@@ -541,6 +548,23 @@ require_in_tree(Oid namespace_id, const char *child, const char *parent)
 					   psprintf("is no partition of \"%s\"", parent));
 }
 
+/* All leaves, months and defaults, have to belong to the store's owner. */
+static void
+require_leaves_of(Oid namespace_id, const char *parent, Oid owner)
+{
+	List *leaves = rf_partition_list(get_relname_relid(parent, namespace_id));
+	ListCell *cell;
+
+	foreach(cell, leaves)
+	{
+		Oid relid = ((RfPartition *) lfirst(cell))->relid;
+
+		if (relation_owner(relid) != owner)
+			refuse_take_up(namespace_id, get_rel_name(relid),
+						   "has another owner");
+	}
+}
+
 /* Refuse what is not a complete store of one owner, who is the caller. */
 static void
 require_complete_store(Oid namespace_id)
@@ -569,8 +593,11 @@ require_complete_store(Oid namespace_id)
 	require_in_tree(namespace_id, "events_hot", "events");
 	require_in_tree(namespace_id, "events_cold", "events");
 	for (int i = 0; i < lengthof(default_leaves); i++)
+	{
 		require_in_tree(namespace_id, default_leaves[i][0],
 						default_leaves[i][1]);
+		require_leaves_of(namespace_id, default_leaves[i][1], owner);
+	}
 }
 
 static void
@@ -712,9 +739,22 @@ take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 	register_store(schema, tenant, tenancy);
 }
 
+/* A tenant has one store. */
+static void
+require_free_tenant(const char *schema, const char *tenant)
+{
+	char *other = tenant == NULL ? NULL : rf_store_schema_of_tenant(tenant);
+
+	if (other != NULL && strcmp(other, schema) != 0)
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+						errmsg("tenant \"%s\" already exists", tenant),
+						errdetail("Its store is in schema \"%s\".", other)));
+}
+
 static void
 install_store(Oid namespace_id, const char *tenant, const char *tenancy)
 {
+	require_free_tenant(get_namespace_name(namespace_id), tenant);
 	if (names_are_taken(namespace_id))
 		take_up_store(namespace_id, tenant, tenancy);
 	else

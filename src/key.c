@@ -27,6 +27,9 @@
 
 #define KEY_HEADER "idempotency_key"
 
+/* a row of an index holds more, but not much */
+#define MAX_KEY_BYTES 1000
+
 static const RfStatement find_key =
 	{"SELECT stream_id, stream_seq, global_seq FROM {keys}"
 	 " WHERE idempotency_key = $1",
@@ -58,6 +61,7 @@ rf_key_of_headers(Datum headers)
 	Jsonb		   *jb;
 	JsonbValue		buf;
 	JsonbValue	   *value;
+	text		   *key;
 
 	/* most events have none: find that out without unpacking */
 	if (!VARATT_IS_EXTERNAL(raw) && !VARATT_IS_COMPRESSED(raw) &&
@@ -71,9 +75,16 @@ rf_key_of_headers(Datum headers)
 										 strlen(KEY_HEADER), &buf);
 	if (value == NULL || value->type == jbvNull)
 		return NULL;
-	return DatumGetTextPP(DirectFunctionCall2(jsonb_object_field_text,
-											  JsonbPGetDatum(jb),
-											  CStringGetTextDatum(KEY_HEADER)));
+	key = DatumGetTextPP(DirectFunctionCall2(jsonb_object_field_text,
+											 JsonbPGetDatum(jb),
+											 CStringGetTextDatum(KEY_HEADER)));
+	if (VARSIZE_ANY_EXHDR(key) > MAX_KEY_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("idempotency key is too long"),
+				 errdetail("It has %d bytes, of at most %d.",
+						   (int) VARSIZE_ANY_EXHDR(key), MAX_KEY_BYTES)));
+	return key;
 }
 
 static void

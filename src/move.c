@@ -377,6 +377,18 @@ rf_move_close(RfStore *store, ArrayType *streams)
 	return held;
 }
 
+/* Note in the ledger that streams were not closed, for the next move. */
+void
+rf_move_leave_open(RfStore *store, ArrayType *streams)
+{
+	RfScope scope;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_ledger_write_streams(store, "left open", streams,
+							"held by other transactions");
+	rf_query_end(&scope);
+}
+
 /*
  * Batches
  */

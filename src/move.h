@@ -36,5 +36,6 @@ typedef struct RfMoveResult
 extern void		  rf_move_batch(RfStore *store, const RfMoveSpec *spec,
 								RfMoveCursor *cursor, RfMoveResult *result);
 extern ArrayType *rf_move_close(RfStore *store, ArrayType *streams);
+extern void		  rf_move_leave_open(RfStore *store, ArrayType *streams);
 
 #endif /* RF_MOVE_H */

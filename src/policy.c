@@ -80,6 +80,18 @@ static const RfStatement list_candidates =
 	 4,
 	 {ELIGIBLE_ARGS, INT4OID}};
 
+/*
+ * Streams that a move has left open, because somebody held them when it ended,
+ * and that nobody has closed, marked or reactivated since.
+ */
+static const RfStatement left_open =
+	{"SELECT ARRAY(SELECT DISTINCT stream_id FROM {log} AS l"
+	 " WHERE action = 'left open' AND NOT EXISTS (SELECT FROM {log} AS n"
+	 " WHERE n.stream_id = l.stream_id AND n.log_id > l.log_id"
+	 " AND n.action IN ('close', 'mark', 'reactivate')))",
+	 0,
+	 {0}};
+
 static void
 bind_spec(const RfMoveSpec *spec, Datum *values, char *nulls)
 {
@@ -162,6 +174,22 @@ rf_policy_months(RfStore *store, const RfMoveSpec *spec,
 	}
 	rf_query_end(&scope);
 	return months;
+}
+
+/* Streams that earlier moves have left open. */
+ArrayType *
+rf_policy_left_open(RfStore *store)
+{
+	MemoryContext context = CurrentMemoryContext;
+	RfScope		  scope;
+	Datum		  value;
+	bool		  isnull;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_query_run(rf_store_plan(store, &left_open), NULL, NULL);
+	rf_query_copy_row(0, &value, &isnull, 1, context);
+	rf_query_end(&scope);
+	return DatumGetArrayTypeP(value);
 }
 
 /* About how many events a move takes, by the statistics of its leaves. */

@@ -253,10 +253,12 @@ process_row(RfFrame *frame, TriggerData *trigdata)
 	int32			stream_seq;
 	RfLanding		landing;
 
-	read_row(slot, leaf, &row);
-	frame->max_global_seq = Max(frame->max_global_seq, row.global_seq);
+	frame->max_global_seq = Max(frame->max_global_seq,
+								DatumGetInt64(
+									must_get(slot, leaf->global_seq)));
 	if (frame->trusted)
 		return trigdata->tg_trigtuple;
+	read_row(slot, leaf, &row);
 	check_month(&row);
 	if (row.cold && store->backend != RF_PARTITIONED)
 		ereport(
@@ -324,7 +326,7 @@ rf_events_redirect_archived(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = require_trigger(fcinfo, true, true);
 	Relation	 rel = trigdata->tg_relation;
-	RfFrame		*frame = rf_frame_of_leaf(RelationGetRelid(rel));
+	RfFrame		*frame = rf_frame_of_leaf(rel);
 
 	if (frame == NULL)
 		ereport(ERROR,

@@ -662,6 +662,16 @@ require_right(const RfStore *store, RfRight right)
 					   get_rel_name(relid));
 }
 
+/* The schema that a tenant's store is registered for; NULL when there is none.
+ */
+char *
+rf_store_schema_of_tenant(const char *tenant)
+{
+	List *rows = registered_stores(tenant);
+
+	return rows == NIL ? NULL : ((Registered *) linitial(rows))->schema;
+}
+
 bool
 rf_store_is_registered(const char *schema)
 {
@@ -691,11 +701,18 @@ rf_store_list(const char *tenant, RfRight right)
 	foreach(cell, rows)
 	{
 		Registered *row = lfirst(cell);
-		Oid			nsp = get_namespace_oid(row->schema, all);
+		Oid			nsp = get_namespace_oid(row->schema, true);
 		RfStore	   *store = OidIsValid(nsp) ? rf_store_in(nsp, all) : NULL;
 
 		if (store == NULL)
 		{
+			if (!all)
+				ereport(
+					ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("there is no store in schema \"%s\"", row->schema),
+					 errhint(
+						 "Create it, or take it up again, with rf_install().")));
 			ereport(
 				WARNING,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

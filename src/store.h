@@ -101,6 +101,7 @@ extern RfStore *rf_store_in(Oid namespace_id, bool missing_ok);
 extern RfStore *rf_store_of_events(Oid events);
 extern Oid		rf_store_extension_schema(void);
 extern bool		rf_store_is_registered(const char *schema);
+extern char	   *rf_store_schema_of_tenant(const char *tenant);
 extern void		rf_store_forget_all(void);
 
 /* what the tables of a store are called, and which a schema has */

@@ -414,12 +414,18 @@ set_column(TupleTableSlot *slot, AttrNumber column, Datum value)
 	slot->tts_isnull[column - 1] = false;
 }
 
+/* Is it the version that was read, of a stream that is as it is relied on? */
 static bool
 is_version_read(TupleTableSlot *slot, const RfRaise *raise)
 {
+	bool archived = !slot->tts_isnull[STREAMS_ARCHIVED_AT - 1];
+
 	return rf_uuid_equal(DatumGetUUIDP(slot->tts_values[STREAMS_STREAM_ID - 1]),
 						 &raise->stream_id) &&
-		   DatumGetInt32(slot->tts_values[STREAMS_LAST_SEQ - 1]) == raise->base;
+		   DatumGetInt32(slot->tts_values[STREAMS_LAST_SEQ - 1]) ==
+			   raise->base &&
+		   (raise->expected == RF_EXPECT_NOTHING ||
+			archived == (raise->expected == RF_EXPECT_ARCHIVED));
 }
 
 /* The new version of a row, as raise_one would make it. */

@@ -333,25 +333,52 @@ close_some(MoveLoop *loop, Datum *ids, int count, HTAB *held)
 	pfree(array);
 }
 
+static Datum *
+list_undecided(MoveLoop *loop, int *count)
+{
+	Datum		   *ids = palloc(sizeof(Datum) *
+								 Max(hash_get_num_entries(loop->undecided), 1));
+	HASH_SEQ_STATUS status;
+	pg_uuid_t	   *id;
+
+	*count = 0;
+	hash_seq_init(&status, loop->undecided);
+	while ((id = hash_seq_search(&status)) != NULL)
+		ids[(*count)++] = UUIDPGetDatum(id);
+	return ids;
+}
+
 /* Go once through the streams that are undecided. */
 static void
 close_pass(MoveLoop *loop)
 {
-	HTAB		   *held = make_uuid_set(loop, "Rillflow streams held");
-	long			count = hash_get_num_entries(loop->undecided);
-	Datum		   *ids = palloc(sizeof(Datum) * count);
-	HASH_SEQ_STATUS status;
-	pg_uuid_t	   *id;
-	int				n = 0;
+	HTAB  *held = make_uuid_set(loop, "Rillflow streams held");
+	int	   count;
+	Datum *ids = list_undecided(loop, &count);
 
-	hash_seq_init(&status, loop->undecided);
-	while ((id = hash_seq_search(&status)) != NULL)
-		ids[n++] = UUIDPGetDatum(id);
-	for (int done = 0; done < n; done += CLOSE_BATCH)
-		close_some(loop, ids + done, Min(CLOSE_BATCH, n - done), held);
+	for (int done = 0; done < count; done += CLOSE_BATCH)
+		close_some(loop, ids + done, Min(CLOSE_BATCH, count - done), held);
 	hash_destroy(loop->undecided);
 	loop->undecided = held;
 	pfree(ids);
+}
+
+/* What others hold all the time is left to the next move. */
+static void
+leave_open(MoveLoop *loop)
+{
+	int	   count;
+	Datum *ids = list_undecided(loop, &count);
+
+	begin_step(loop);
+	rf_move_leave_open(loop->store,
+					   construct_array(ids, count, UUIDOID, UUID_LEN, false,
+									   TYPALIGN_CHAR));
+	end_step(loop);
+	ereport(NOTICE,
+			(errmsg("streams that other transactions hold were not closed: %d",
+					count),
+			 errhint("The next move closes them.")));
 }
 
 static void
@@ -359,17 +386,16 @@ close_rest(MoveLoop *loop)
 {
 	TimestampTz since = GetCurrentTimestamp();
 
-	do
+	while (hash_get_num_entries(loop->undecided) > 0)
 	{
-		if (hash_get_num_entries(loop->undecided) > 0)
-			close_pass(loop);
-	} while (hash_get_num_entries(loop->undecided) > 0 &&
-			 wait_for_holders(loop, since));
-	if (hash_get_num_entries(loop->undecided) > 0)
-		ereport(
-			NOTICE,
-			(errmsg("%ld streams that other transactions hold were not closed",
-					hash_get_num_entries(loop->undecided))));
+		close_pass(loop);
+		if (hash_get_num_entries(loop->undecided) > 0 &&
+			!wait_for_holders(loop, since))
+		{
+			leave_open(loop);
+			break;
+		}
+	}
 }
 
 static void
@@ -384,6 +410,8 @@ run_loop(MoveLoop *loop)
 	begin_step(loop);
 	sources = rf_policy_sources(loop->store, loop->spec);
 	loop->expected = rf_policy_estimate(loop->store, loop->spec);
+	if (!loop->spec->has_stream)
+		add_uuids(loop->undecided, rf_policy_left_open(loop->store));
 	end_step(loop);
 	foreach(cell, sources)
 	{
