@@ -27,6 +27,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
@@ -896,9 +897,17 @@ rf_install(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"schema\" must not be null")));
-	if (tenant != NULL && (*tenant == '\0' || strcmp(tenant, "*") == 0))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("\"%s\" is not the name of a tenant", tenant)));
+	if (tenant != NULL && (*tenant == '\0' || strcmp(tenant, "*") == 0 ||
+						   strlen(tenant) >= NAMEDATALEN))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid tenant name \"%.*s\"",
+					pg_mbcliplen(tenant, strlen(tenant), NAMEDATALEN - 1),
+					tenant),
+			 errdetail(
+				 "A name has 1 to %d bytes, and \"*\" stands for all tenants.",
+				 NAMEDATALEN - 1)));
 	check_tenancy(tenancy);
 	namespace_id = get_namespace_oid(NameStr(*PG_GETARG_NAME(0)), false);
 	if (!rf_compat_owns_schema(namespace_id, GetUserId()))

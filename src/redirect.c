@@ -347,6 +347,7 @@ rf_events_close(PG_FUNCTION_ARGS)
 	int64	 max_global_seq;
 	bool	 silent;
 
+	store = rf_store_of_events(RelationGetRelid(trigdata->tg_relation));
 	if (frame == NULL)
 		elog(ERROR, "a statement on \"events\" ends that has not begun");
 	store = frame->store;

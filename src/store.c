@@ -743,12 +743,13 @@ rf_store_get(const char *tenant, RfRight right)
 RfStore *
 rf_store_of_events(Oid events)
 {
-	RfStore *store = rf_store_in(get_rel_namespace(events), false);
+	RfStore *store = rf_store_in(get_rel_namespace(events), true);
 
-	if (store->events != events)
+	if (store == NULL || store->events != events)
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("\"%s\" is not the events table of a store",
-							   get_rel_name(events))));
+							   get_rel_name(events)),
+						errhint("rf_install() makes the triggers.")));
 	return store;
 }
 
@@ -1081,9 +1082,11 @@ rf_config_changed(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!TRIGGER_FIRED_AFTER(trigdata->tg_event) ||
+		!TRIGGER_FIRED_FOR_STATEMENT(trigdata->tg_event))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("%s must be called as a trigger",
+						errmsg("%s must be fired after a statement",
 							   "rf_config_changed()")));
 	CacheInvalidateRelcache(trigdata->tg_relation);
 	return PointerGetDatum(NULL);
