@@ -30,7 +30,7 @@ SELECT CASE percentile_disc(0.5) WITHIN GROUP (ORDER BY at)
 
 \set QUIET off
 \set ECHO queries
-\echo '\n== A store\n'
+\echo '\n== A store: tables for streams and for hot and cold events\n'
 CREATE EXTENSION rillflow;
 
 \echo '\n== A month per tier for each month of the input\n'
@@ -51,7 +51,7 @@ DROP TABLE history;
 ANALYZE;
 \set QUIET off
 \set ECHO queries
-\echo '\n== What an archiving of all that is older than the middle would do\n'
+\echo '\n== What would be archived of all that is older than the middle, a line a month, the first twelve\n'
 SELECT * FROM rf_archive_plan(:'middle') ORDER BY bucket_month LIMIT 12;
 
 \echo '\n== Archive it, in batches of 500 events, a transaction each\n'
@@ -66,7 +66,7 @@ SELECT stream_id AS stream
 	ORDER BY count(DISTINCT retention_class) DESC, count(*) <= 20 DESC, count(*) DESC, stream_id
 	LIMIT 1 \gset
 \set ECHO queries
-\echo '\n== The store now\n'
+\echo '\n== The store now: a cold stream has no hot event left, and is archived\n'
 \x on
 SELECT * FROM rf_archive_status();
 \x off
@@ -78,3 +78,14 @@ SELECT stream_seq, created_at, retention_class, event_type, body ->> 'name' AS n
 \echo '\n== The same stream, with its archived events\n'
 SELECT stream_seq, created_at, retention_class, event_type, body ->> 'name' AS name
 	FROM rf_read_stream(:'stream', include_archived => true, max_events => 20);
+
+\echo '\n== What was done, from the ledger\n'
+SELECT action, count(*) AS entries, sum(events) AS events, sum(streams) AS streams, sum(duration) AS duration
+	FROM rf_archive_log GROUP BY action ORDER BY min(log_id);
+
+\set ECHO none
+\echo '\n== To go on from here'
+\echo 'An archived stream takes no events, until it is reactivated:'
+\echo '  SELECT rf_archive_mark(\'':stream'\', \'no longer needed\');'
+\echo '  SELECT rf_append(\'':stream'\', \'file_modified\', \'{}\');'
+\echo '  SELECT rf_archive_reactivate(\'':stream'\');'

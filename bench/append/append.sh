@@ -1,0 +1,43 @@
+# shellcheck shell=bash
+# rf_append, against what an application sends that knows nothing of it, and on several clients.
+#
+# Each side has a database of its own, in which its runs go on; both have done as many transactions then, over as
+# many streams.
+
+# Of one client in a run, and of each of eight.
+length=4000
+length_of_eight=2000
+
+# So many that a stream ends with 25 events in the mean, 1 to 50 of them.
+streams() { echo $((length * RF_BENCH_PAIRS * 2 / 25)); }
+
+# appends <database> <file> [pgbench argument]...: transactions a second. Numbers of the plain table go on from run
+# to run, and no two pairs have the same random streams.
+appends() {
+  transactions "$@" -D streams="$(streams)" -D n=$((pair * length)) --random-seed=$((pair + 1))
+}
+
+# gain <database> <file>: by how much eight clients are faster than one.
+gain() {
+  local one eight
+  one=$(appends "$@" -c 1 -t "$length" -D clients=100)
+  eight=$(appends "$@" -c 8 -j 2 -t "$length_of_eight" -D clients=0)
+  quotient "$eight" "$one"
+}
+
+start_over() {
+  fresh append_template ours
+  fresh append_template rivals
+}
+
+bench_append() {
+  make_template append_template
+  start_over
+  report 'one client, against the five statements' tps '>= 2.00' "$(in_pairs $((RF_BENCH_PAIRS * 2)) \
+    "appends ours append.sql -c 1 -t $length -D clients=0" \
+    "appends rivals five_statements.sql -c 1 -t $length -D clients=0")"
+  start_over
+  report 'eight clients to one, against plain INSERT' x '>= 0.90' "$(in_pairs $((RF_BENCH_PAIRS * 2)) \
+    'gain ours append.sql' 'on_plain gain rivals plain_insert.sql')"
+  note "The five statements: BEGIN, SELECT the stream, INSERT it, SELECT max, INSERT the event, COMMIT."
+}

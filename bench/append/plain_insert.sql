@@ -1,0 +1,7 @@
+-- A stream of the plain table has no head, so each client counts its numbers up over all of its streams.
+\set stream random(1, :streams) + (:clients + :client_id) * 1000000
+\set n :n + 1
+INSERT INTO events (stream_id, stream_seq, event_type, body, headers)
+VALUES (('00000000-0000-4000-8000-' || 100000000000 + :stream)::uuid, :n, 'modified',
+	'{"path": "src/backend/access/heap/heapam.c", "lines": {"added": 12, "removed": 3}, "commit": "9f86d081884c"}',
+	'{"trace": "4bf92f3577b34da6a3ce929d0e0e4736"}');

@@ -1,0 +1,8 @@
+-- The streams by turns, though not in their order: so the number that is next is known without a query.
+\set stream :n * 1789 % 5000
+\set seq :n / 5000 + 2
+\set n :n + 1
+INSERT INTO events (stream_id, stream_seq, event_type, body, headers)
+VALUES (('00000000-0000-4000-8000-' || 100000000000 + :stream)::uuid, :seq, 'modified',
+	'{"path": "src/backend/access/heap/heapam.c", "lines": {"added": 12, "removed": 3}, "commit": "9f86d081884c"}',
+	'{"trace": "4bf92f3577b34da6a3ce929d0e0e4736"}');

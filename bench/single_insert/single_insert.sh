@@ -1,0 +1,26 @@
+# shellcheck shell=bash
+# INSERT of one row, as an application does that knows nothing of us: one client, a prepared statement.
+
+# Transactions of a run.
+length=8000
+
+# insert_one <database> <file>: the time of a transaction. Each side goes on in its database from run to run.
+insert_one() {
+  microseconds "$(transactions "$@" -c 1 -t "$length" -D n=$((pair * length)))"
+}
+
+# compare <what> <redirect> <limit> <our file> <rival's file>
+compare() {
+  fresh one_event_each ours
+  fresh one_event_each rivals
+  psql_in ours -c "SELECT rf_archive_set_redirect($2)" >/dev/null
+  report "$1" us "$3" "$(in_pairs $((RF_BENCH_PAIRS * 2)) "insert_one ours $4" "on_plain insert_one rivals $5")"
+}
+
+bench_single_insert() {
+  make_template one_event_each
+  compare 'redirect on' true '<= 1.25' numbered.sql numbered.sql
+  compare 'redirect off' false '<= 1.25' numbered.sql numbered.sql
+  compare 'redirect on, stream_seq left out by us' true - unnumbered.sql numbered.sql
+  note 'The rival is the same leaf without triggers, and no parent.'
+}
