@@ -100,7 +100,7 @@ in_pairs() {
       ours=$($2)
       rival=$($3)
     fi
-    [ -n "$ours" ] && [ -n "$rival" ] || die "no figures from: $2, $3"
+    if [ -z "$ours" ] || [ -z "$rival" ]; then die "no figures from: $2, $3"; fi
     printf '%s %s %s\n' "$ours" "$rival" "$(quotient "$ours" "$rival")"
   done
 }

@@ -74,7 +74,7 @@ FROM pg_constraint AS c JOIN checks.tables AS t ON t.oid = conrelid WHERE contyp
 GROUP BY 1, 2 ORDER BY 1, 2;
 
 SELECT checks.pattern(indrelid::regclass::text) AS table, checks.pattern(indexrelid::regclass::text) AS index, count(*),
-	bool_and(indisunique) AS unique
+	bool_and(indisunique) AS unique, regexp_replace(min(pg_get_indexdef(indexrelid)), '^.* USING ', '') AS definition
 FROM pg_index JOIN checks.tables AS t ON t.oid = indrelid GROUP BY 1, 2 ORDER BY 1, 2;
 
 SELECT checks.pattern(tgrelid::regclass::text) AS table, tgname, tgenabled AS enabled, count(*),

@@ -451,9 +451,8 @@ parse_events(RfStore *store, Jsonb *array, Request *request)
 	for (int i = 0; i < lengthof(batch_keys); i++)
 		keys[i] = CStringGetTextDatum(batch_keys[i]);
 	values[0] = JsonbPGetDatum(array);
-	values[1] = PointerGetDatum(construct_array(keys, lengthof(batch_keys),
-												TEXTOID, -1, false,
-												TYPALIGN_INT));
+	values[1] = PointerGetDatum(
+		rf_query_array(keys, lengthof(batch_keys), TEXTOID));
 	rf_query_begin(&scope, InvalidOid, 0);
 	request->count = rf_query_run(rf_store_plan(store, &parse_batch), values,
 								  NULL);
@@ -542,8 +541,7 @@ take_argument(FunctionCallInfo fcinfo, int arg, Event *event, int column,
 Datum
 rf_append(PG_FUNCTION_ARGS)
 {
-	char   *tenant = PG_ARGISNULL(12) ? NULL :
-										text_to_cstring(PG_GETARG_TEXT_PP(12));
+	char   *tenant = RF_GETARG_STRING(12);
 	Event	event = {0};
 	Request request = {.events = &event, .count = 1};
 
@@ -575,8 +573,7 @@ rf_append(PG_FUNCTION_ARGS)
 Datum
 rf_append_batch(PG_FUNCTION_ARGS)
 {
-	char	*tenant = PG_ARGISNULL(4) ? NULL :
-										text_to_cstring(PG_GETARG_TEXT_PP(4));
+	char	*tenant = RF_GETARG_STRING(4);
 	Request	 request = {0};
 	RfStore *store;
 	Jsonb	*array;

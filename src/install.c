@@ -238,13 +238,6 @@ static const struct
 	{"events_all", 'v', "global_seq int8,stream_id uuid,stream_seq int4"},
 };
 
-static void
-run_ddl(char *sql)
-{
-	rf_query_ddl(sql);
-	pfree(sql);
-}
-
 /*
  * Tables
  */
@@ -256,25 +249,25 @@ create_tables(const char *schema)
 
 	/* no statement names the schema more than twice */
 	for (int i = 0; i < lengthof(store_ddl); i++)
-		run_ddl(rf_query_format(store_ddl[i], quoted, quoted));
-	run_ddl(rf_query_format(
+		rf_query_ddl(store_ddl[i], quoted, quoted);
+	rf_query_ddl(
 		"ALTER TABLE %s.events ALTER COLUMN global_seq SET DEFAULT nextval(%L)",
-		quoted, psprintf("%s.events_global_seq_seq", quoted)));
+		quoted, psprintf("%s.events_global_seq_seq", quoted));
 	for (int i = 0; i < lengthof(default_leaves); i++)
 	{
 		const char *name = default_leaves[i][0];
 
 		/* months bound created_at; here nothing else keeps it finite */
-		run_ddl(rf_query_format(
+		rf_query_ddl(
 			"CREATE TABLE %s.%I PARTITION OF %s.%I (CONSTRAINT %I PRIMARY KEY (global_seq),"
 			" CONSTRAINT %I UNIQUE (stream_id, stream_seq),"
 			" CONSTRAINT rf_created_at_finite CHECK (isfinite(created_at))) DEFAULT",
 			quoted, name, quoted, default_leaves[i][1],
-			psprintf("%s_pkey", name), psprintf("%s_stream_key", name)));
+			psprintf("%s_pkey", name), psprintf("%s_stream_key", name));
 	}
 	for (int i = 0; i < lengthof(comments); i++)
-		run_ddl(rf_query_format("COMMENT ON TABLE %s.%I IS %L", quoted,
-								comments[i][0], comments[i][1]));
+		rf_query_ddl("COMMENT ON TABLE %s.%I IS %L", quoted, comments[i][0],
+					 comments[i][1]);
 }
 
 /* The view that reads both tiers, with the columns that events has now. */
@@ -286,12 +279,12 @@ create_view(Oid namespace_id)
 																 namespace_id),
 											   true);
 
-	run_ddl(rf_query_format(
+	rf_query_ddl(
 		"CREATE OR REPLACE VIEW %s.events_all WITH (security_invoker = true) AS"
 		" SELECT %s FROM %s.events UNION ALL SELECT %s FROM %s.events_archive",
-		quoted, columns, quoted, columns, quoted));
-	run_ddl(rf_query_format("COMMENT ON VIEW %s.events_all IS %L", quoted,
-							"Events, hot and cold, in one statement"));
+		quoted, columns, quoted, columns, quoted);
+	rf_query_ddl("COMMENT ON VIEW %s.events_all IS %L", quoted,
+				 "Events, hot and cold, in one statement");
 }
 
 /*
@@ -302,11 +295,11 @@ static void
 create_trigger(const char *table, const char *name, const char *when,
 			   const char *level)
 {
-	run_ddl(rf_query_format("DROP TRIGGER IF EXISTS %I ON %s", name, table));
-	run_ddl(rf_query_format(
+	rf_query_ddl("DROP TRIGGER IF EXISTS %I ON %s", name, table);
+	rf_query_ddl(
 		"CREATE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION %I.%I()", name,
 		when, table, level, get_namespace_name(rf_store_extension_schema()),
-		name));
+		name);
 }
 
 static void
@@ -320,8 +313,8 @@ guard_leaves(Oid parent)
 		char *leaf = rf_store_relation_name(
 			((RfPartition *) lfirst(cell))->relid);
 
-		run_ddl(rf_query_format(
-			"DROP TRIGGER IF EXISTS rf_events_append_only ON %s", leaf));
+		rf_query_ddl("DROP TRIGGER IF EXISTS rf_events_append_only ON %s",
+					 leaf);
 		rf_partition_guard(leaf);
 	}
 }
@@ -354,16 +347,15 @@ create_triggers(Oid namespace_id)
 				   "BEFORE UPDATE OR DELETE OR TRUNCATE", "STATEMENT");
 	create_trigger(config, "rf_config_changed",
 				   "AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE", "STATEMENT");
-	run_ddl(rf_query_format(
-		"ALTER TABLE %s ENABLE ALWAYS TRIGGER rf_config_changed", config));
+	rf_query_ddl("ALTER TABLE %s ENABLE ALWAYS TRIGGER rf_config_changed",
+				 config);
 }
 
 static void
 drop_triggers_of(const char *table, const char *const *names)
 {
 	for (int i = 0; names[i] != NULL; i++)
-		run_ddl(rf_query_format("DROP TRIGGER IF EXISTS %I ON %s", names[i],
-								table));
+		rf_query_ddl("DROP TRIGGER IF EXISTS %I ON %s", names[i], table);
 }
 
 static void
@@ -398,39 +390,12 @@ drop_triggers(const RfStore *store)
  * The registry
  */
 
-static char *
-registry_name(void)
-{
-	return quote_qualified_identifier(get_namespace_name(
-										  rf_store_extension_schema()),
-									  "rf_stores");
-}
-
-/* rf_stores belongs to the extension's owner, and only that role writes it. */
-static Oid
-registry_owner(void)
-{
-	Oid		relid = get_relname_relid("rf_stores", rf_store_extension_schema());
-	Oid		types[1] = {OIDOID};
-	Datum	values[1];
-	RfScope scope;
-	Oid		owner;
-
-	values[0] = ObjectIdGetDatum(relid);
-	rf_query_begin(&scope, InvalidOid, 0);
-	rf_query_once("SELECT relowner FROM pg_class WHERE oid = $1", 1, types,
-				  values, NULL);
-	owner = DatumGetObjectId(rf_query_must(0, 1));
-	rf_query_end(&scope);
-	return owner;
-}
-
 static void
 write_registry(const char *sql, const char *schema, const char *tenant,
 			   const char *tenancy)
 {
-	Oid		owner = registry_owner();
-	Oid		types[4] = {NAMEOID, TEXTOID, TEXTOID, INT4OID};
+	Oid registry = get_relname_relid("rf_stores", rf_store_extension_schema());
+	Oid types[4] = {NAMEOID, TEXTOID, TEXTOID, INT4OID};
 	Datum	values[4];
 	char	nulls[4] = {' ', ' ', ' ', ' '};
 	RfScope scope;
@@ -440,12 +405,13 @@ write_registry(const char *sql, const char *schema, const char *tenant,
 	nulls[1] = tenant == NULL ? 'n' : ' ';
 	values[2] = CStringGetTextDatum(tenancy);
 	values[3] = Int32GetDatum(LAYOUT_VERSION);
-	rf_query_begin(&scope, owner, SECURITY_RESTRICTED_OPERATION);
-	rf_query_once(rf_query_format(sql, registry_name()), 4, types, values,
-				  nulls);
+	/* it belongs to the extension's owner, and only that role writes it */
+	rf_query_begin(&scope, rf_store_relation_owner(registry),
+				   SECURITY_RESTRICTED_OPERATION);
+	rf_query_once(rf_query_format(sql, rf_store_relation_name(registry)), 4,
+				  types, values, nulls);
 	rf_query_end(&scope);
-	CacheInvalidateRelcacheByRelid(
-		get_relname_relid("rf_stores", rf_store_extension_schema()));
+	CacheInvalidateRelcacheByRelid(registry);
 	CommandCounterIncrement();
 }
 
@@ -522,18 +488,6 @@ column_signature(Oid relid)
 	return isnull ? "" : TextDatumGetCString(result);
 }
 
-static Oid
-relation_owner(Oid relid)
-{
-	Oid	  types[1] = {OIDOID};
-	Datum values[1];
-
-	values[0] = ObjectIdGetDatum(relid);
-	rf_query_once("SELECT relowner FROM pg_class WHERE oid = $1", 1, types,
-				  values, NULL);
-	return DatumGetObjectId(rf_query_must(0, 1));
-}
-
 static void
 require_in_tree(Oid namespace_id, const char *child, const char *parent)
 {
@@ -560,7 +514,7 @@ require_leaves_of(Oid namespace_id, const char *parent, Oid owner)
 	{
 		Oid relid = ((RfPartition *) lfirst(cell))->relid;
 
-		if (relation_owner(relid) != owner)
+		if (rf_store_relation_owner(relid) != owner)
 			refuse_take_up(namespace_id, get_rel_name(relid),
 						   "has another owner");
 	}
@@ -585,9 +539,9 @@ require_complete_store(Oid namespace_id)
 		if (*columns != '\0' &&
 			strncmp(column_signature(relid), columns, strlen(columns)) != 0)
 			refuse_take_up(namespace_id, name, "has other columns");
-		if (OidIsValid(owner) && relation_owner(relid) != owner)
+		if (OidIsValid(owner) && rf_store_relation_owner(relid) != owner)
 			refuse_take_up(namespace_id, name, "has another owner");
-		owner = relation_owner(relid);
+		owner = rf_store_relation_owner(relid);
 		if (!rf_compat_owns_relation(relid, GetUserId()))
 			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, name);
 	}
@@ -642,9 +596,9 @@ catch_up(const RfStore *store)
 	const char *streams = rf_store_relation_name(store->streams);
 	uint64		raised;
 
-	run_ddl(rf_query_format("LOCK TABLE %s, %s IN SHARE ROW EXCLUSIVE MODE",
-							rf_store_relation_name(store->events),
-							rf_store_relation_name(store->events_archive)));
+	rf_query_ddl("LOCK TABLE %s, %s IN SHARE ROW EXCLUSIVE MODE",
+				 rf_store_relation_name(store->events),
+				 rf_store_relation_name(store->events_archive));
 	raised = rf_query_once(
 		rf_query_format(
 			"INSERT INTO %s AS s"
@@ -828,7 +782,7 @@ release_members(Oid namespace_id)
 	for (uint64 i = 0; i < rows; i++)
 		commands[i] = TextDatumGetCString(rf_query_must(i, 1));
 	for (uint64 i = 0; i < rows; i++)
-		rf_query_ddl(commands[i]);
+		rf_query_ddl("%s", commands[i]);
 	rf_query_end(&scope);
 }
 
@@ -887,8 +841,7 @@ check_tenancy(const char *tenancy)
 Datum
 rf_install(PG_FUNCTION_ARGS)
 {
-	char *tenant = PG_ARGISNULL(1) ? NULL :
-									 text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char *tenant = RF_GETARG_STRING(1);
 	char *tenancy = PG_ARGISNULL(2) ? "single" :
 									  text_to_cstring(PG_GETARG_TEXT_PP(2));
 	Oid	  namespace_id;
@@ -941,11 +894,9 @@ drop_tables(const RfStore *store)
 	const Oid tables[] = {store->events, store->events_archive, store->streams,
 						  store->config, store->keys,			store->log};
 
-	run_ddl(rf_query_format("DROP VIEW %s",
-							rf_store_relation_name(store->events_all)));
+	rf_query_ddl("DROP VIEW %s", rf_store_relation_name(store->events_all));
 	for (int i = 0; i < lengthof(tables); i++)
-		run_ddl(rf_query_format("DROP TABLE %s",
-								rf_store_relation_name(tables[i])));
+		rf_query_ddl("DROP TABLE %s", rf_store_relation_name(tables[i]));
 }
 
 /*
@@ -968,9 +919,9 @@ uninstall_store(RfStore *store, bool force)
 				 "With force => true its tables become ordinary tables, which keep the events.")));
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	rf_query_be_quiet();
-	run_ddl(rf_query_format("LOCK TABLE %s, %s IN ACCESS EXCLUSIVE MODE",
-							rf_store_relation_name(store->events),
-							rf_store_relation_name(store->events_archive)));
+	rf_query_ddl("LOCK TABLE %s, %s IN ACCESS EXCLUSIVE MODE",
+				 rf_store_relation_name(store->events),
+				 rf_store_relation_name(store->events_archive));
 	if (empty && holds_events(store))
 		ereport(
 			ERROR,

@@ -119,49 +119,25 @@ rf_key_find(RfStore *store, RfKey *key)
 	return found;
 }
 
-static Datum
-text_array(const RfKey *keys, int count)
+/* Keys as arrays: key, stream_id, stream_seq, global_seq. */
+static void
+make_arrays(const RfKey *keys, int count, Datum *values)
 {
-	Datum *elements = palloc(sizeof(Datum) * count);
+	static const Oid types[4] = {TEXTOID, UUIDOID, INT4OID, INT8OID};
+	Datum			*elements[4];
 
+	for (int i = 0; i < 4; i++)
+		elements[i] = palloc(sizeof(Datum) * count);
 	for (int i = 0; i < count; i++)
-		elements[i] = PointerGetDatum(keys[i].key);
-	return PointerGetDatum(
-		construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-static Datum
-uuid_array(const RfKey *keys, int count)
-{
-	Datum *elements = palloc(sizeof(Datum) * count);
-
-	for (int i = 0; i < count; i++)
-		elements[i] = UUIDPGetDatum(&keys[i].stream_id);
-	return PointerGetDatum(construct_array(elements, count, UUIDOID, UUID_LEN,
-										   false, TYPALIGN_CHAR));
-}
-
-static Datum
-seq_array(const RfKey *keys, int count)
-{
-	Datum *elements = palloc(sizeof(Datum) * count);
-
-	for (int i = 0; i < count; i++)
-		elements[i] = Int32GetDatum(keys[i].stream_seq);
-	return PointerGetDatum(construct_array(elements, count, INT4OID,
-										   sizeof(int32), true, TYPALIGN_INT));
-}
-
-static Datum
-global_array(const RfKey *keys, int count)
-{
-	Datum *elements = palloc(sizeof(Datum) * count);
-
-	for (int i = 0; i < count; i++)
-		elements[i] = Int64GetDatum(keys[i].global_seq);
-	return PointerGetDatum(construct_array(elements, count, INT8OID,
-										   sizeof(int64), FLOAT8PASSBYVAL,
-										   TYPALIGN_DOUBLE));
+	{
+		elements[0][i] = PointerGetDatum(keys[i].key);
+		elements[1][i] = UUIDPGetDatum(&keys[i].stream_id);
+		elements[2][i] = Int32GetDatum(keys[i].stream_seq);
+		elements[3][i] = Int64GetDatum(keys[i].global_seq);
+	}
+	for (int i = 0; i < 4; i++)
+		values[i] = PointerGetDatum(
+			rf_query_array(elements[i], count, types[i]));
 }
 
 static void
@@ -192,10 +168,7 @@ rf_key_claim(RfStore *store, const RfKey *keys, int count)
 
 	if (count == 0)
 		return;
-	values[0] = text_array(keys, count);
-	values[1] = uuid_array(keys, count);
-	values[2] = seq_array(keys, count);
-	values[3] = global_array(keys, count);
+	make_arrays(keys, count, values);
 	rf_query_begin(&scope, store->owner, 0);
 	if (rf_query_run(rf_store_plan(store, &claim_keys), values, NULL) != count)
 		report_taken(store, values);
@@ -211,8 +184,7 @@ PG_FUNCTION_INFO_V1(rf_prune_keys);
 Datum
 rf_prune_keys(PG_FUNCTION_ARGS)
 {
-	char	*tenant = PG_ARGISNULL(1) ? NULL :
-										text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	*tenant = RF_GETARG_STRING(1);
 	RfStore *store;
 	RfScope	 scope;
 	Datum	 value;

@@ -143,8 +143,7 @@ PG_FUNCTION_INFO_V1(rf_prune_log);
 Datum
 rf_prune_log(PG_FUNCTION_ARGS)
 {
-	char *tenant = PG_ARGISNULL(1) ? NULL :
-									 text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char *tenant = RF_GETARG_STRING(1);
 
 	PreventCommandIfReadOnly("rf_prune_log()");
 	if (PG_ARGISNULL(0))

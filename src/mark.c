@@ -223,8 +223,7 @@ rf_archive_mark(PG_FUNCTION_ARGS)
 											  text_to_cstring(PG_GETARG_TEXT_PP(1));
 	char *by = PG_ARGISNULL(2) ? GetUserNameFromId(GetSessionUserId(), false) :
 								 text_to_cstring(PG_GETARG_TEXT_PP(2));
-	char *tenant = PG_ARGISNULL(3) ? NULL :
-									 text_to_cstring(PG_GETARG_TEXT_PP(3));
+	char *tenant = RF_GETARG_STRING(3);
 
 	PreventCommandIfReadOnly("rf_archive_mark()");
 	if (PG_ARGISNULL(0))
@@ -249,8 +248,7 @@ rf_archive_reactivate(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool		   with_events = PG_ARGISNULL(1) || PG_GETARG_BOOL(1);
-	char		  *tenant = PG_ARGISNULL(2) ? NULL :
-											  text_to_cstring(PG_GETARG_TEXT_PP(2));
+	char		  *tenant = RF_GETARG_STRING(2);
 	Datum		   row[STREAMS_COLUMNS];
 	bool		   nulls[STREAMS_COLUMNS];
 

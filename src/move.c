@@ -218,8 +218,7 @@ make_list(UuidList *list, int room)
 static ArrayType *
 list_as_array(const UuidList *list)
 {
-	return construct_array(list->ids, list->count, UUIDOID, UUID_LEN, false,
-						   TYPALIGN_CHAR);
+	return rf_query_array(list->ids, list->count, UUIDOID);
 }
 
 /*

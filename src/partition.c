@@ -250,13 +250,6 @@ rf_partition_require_moved(int64 gone, int64 come, Oid source)
  * Making a month
  */
 
-static void
-run_ddl(char *sql)
-{
-	rf_query_ddl(sql);
-	pfree(sql);
-}
-
 static char *
 date_text(DateADT date)
 {
@@ -282,11 +275,11 @@ name_partition(const RfStore *store, Oid parent, DateADT month, char **name,
 void
 rf_partition_guard(const char *table)
 {
-	run_ddl(rf_query_format(
+	rf_query_ddl(
 		"CREATE TRIGGER rf_events_append_only"
 		" BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s"
 		" FOR EACH STATEMENT EXECUTE FUNCTION %I.rf_events_append_only()",
-		table, get_namespace_name(rf_store_extension_schema())));
+		table, get_namespace_name(rf_store_extension_schema()));
 }
 
 static void
@@ -301,7 +294,7 @@ create_table(const char *name, const char *qualified, Oid parent,
 							rf_query_format(" USING INDEX TABLESPACE %I",
 											tablespace);
 
-	run_ddl(rf_query_format(
+	rf_query_ddl(
 		"CREATE TABLE %s (LIKE %s INCLUDING COMMENTS INCLUDING COMPRESSION"
 		" INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED"
 		" INCLUDING STORAGE,"
@@ -314,7 +307,7 @@ create_table(const char *name, const char *qualified, Oid parent,
 		qualified, rf_store_relation_name(parent), psprintf("%s_pkey", name),
 		index_where, psprintf("%s_stream_key", name), index_where, from, to,
 		psprintf("%s 00:00:00+00", from), psprintf("%s 00:00:00+00", to),
-		where));
+		where);
 }
 
 /* Rows of the month that wait in the default partition go along. */
@@ -374,13 +367,12 @@ take_ddl_locks(const RfStore *store, Oid parent, Oid default_leaf,
 	values[1] = Int32GetDatum((int32) store->namespace_id);
 	rf_query_once("SELECT pg_advisory_xact_lock($1, $2)", 2, types, values,
 				  NULL);
-	run_ddl(rf_query_format("LOCK TABLE ONLY %s IN %s MODE",
-							rf_store_relation_name(parent),
-							readers_wait ? "ACCESS EXCLUSIVE" :
-										   "SHARE UPDATE EXCLUSIVE"));
+	rf_query_ddl("LOCK TABLE ONLY %s IN %s MODE",
+				 rf_store_relation_name(parent),
+				 readers_wait ? "ACCESS EXCLUSIVE" : "SHARE UPDATE EXCLUSIVE");
 	if (OidIsValid(default_leaf))
-		run_ddl(rf_query_format("LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE",
-								rf_store_relation_name(default_leaf)));
+		rf_query_ddl("LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE",
+					 rf_store_relation_name(default_leaf));
 }
 
 static void
@@ -412,9 +404,9 @@ build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
 	if (OidIsValid(default_leaf))
 		entry.events = take_waiting_rows(default_leaf, qualified, month, next);
 	rf_partition_guard(qualified);
-	run_ddl(rf_query_format(
+	rf_query_ddl(
 		"ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)",
-		rf_store_relation_name(parent), qualified, from, to));
+		rf_store_relation_name(parent), qualified, from, to);
 	rf_ledger_write(store, &entry);
 	return get_relname_relid(name, store->namespace_id);
 }
@@ -494,8 +486,7 @@ rf_create_partition(PG_FUNCTION_ARGS)
 {
 	char  *tablespace = PG_ARGISNULL(2) ? NULL :
 										  pstrdup(NameStr(*PG_GETARG_NAME(2)));
-	char  *tenant = PG_ARGISNULL(3) ? NULL :
-									  text_to_cstring(PG_GETARG_TEXT_PP(3));
+	char  *tenant = RF_GETARG_STRING(3);
 	RfTier tier;
 
 	PreventCommandIfReadOnly("rf_create_partition()");

@@ -321,15 +321,9 @@ put_candidates(RfStore *store, const RfMoveSpec *spec, int max_streams,
 	rf_query_end(&scope);
 }
 
-/*
- * SQL interface
- */
-
-PG_FUNCTION_INFO_V1(rf_archive_plan);
-PG_FUNCTION_INFO_V1(rf_archive_candidates);
-
-static void
-require_before(FunctionCallInfo fcinfo, RfMoveSpec *spec)
+/* The cut-off, which is the first argument of all that move or plan. */
+void
+rf_policy_read_before(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 {
 	memset(spec, 0, sizeof(*spec));
 	if (PG_ARGISNULL(0))
@@ -340,17 +334,23 @@ require_before(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 	spec->batch_size = RF_MAX_BATCH;
 }
 
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_archive_plan);
+PG_FUNCTION_INFO_V1(rf_archive_candidates);
+
 Datum
 rf_archive_plan(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char		  *tenant = PG_ARGISNULL(3) ? NULL :
-											  text_to_cstring(PG_GETARG_TEXT_PP(3));
+	char		  *tenant = RF_GETARG_STRING(3);
 	RfMoveSpec	   spec;
 	List		  *stores;
 	ListCell	  *cell;
 
-	require_before(fcinfo, &spec);
+	rf_policy_read_before(fcinfo, &spec);
 	spec.has_stream = !PG_ARGISNULL(1);
 	if (spec.has_stream)
 		spec.stream_id = *PG_GETARG_UUID_P(1);
@@ -367,13 +367,12 @@ rf_archive_candidates(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int			   max_streams = PG_ARGISNULL(1) ? 100 : PG_GETARG_INT32(1);
-	char		  *tenant = PG_ARGISNULL(3) ? NULL :
-											  text_to_cstring(PG_GETARG_TEXT_PP(3));
+	char		  *tenant = RF_GETARG_STRING(3);
 	RfMoveSpec	   spec;
 	List		  *stores;
 	ListCell	  *cell;
 
-	require_before(fcinfo, &spec);
+	rf_policy_read_before(fcinfo, &spec);
 	if (max_streams < 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"max_streams\" must not be negative")));

@@ -25,9 +25,11 @@
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "tcop/dest.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
@@ -233,12 +235,6 @@ rf_query_once(const char *sql, int nargs, const Oid *types, const Datum *values,
 	return SPI_processed;
 }
 
-void
-rf_query_ddl(const char *sql)
-{
-	expect_ok(SPI_execute(sql, false, 0));
-}
-
 uint64
 rf_query_rows(void)
 {
@@ -293,18 +289,13 @@ rf_query_copy_row(uint64 row, Datum *values, bool *nulls, int ncolumns,
 	MemoryContextSwitchTo(old);
 }
 
-/*
- * Put a utility statement together: %I is an identifier, %L a literal, %s
- * text that was quoted before.
- */
-char *
-rf_query_format(const char *format, ...)
+/* rf_query_format() with its arguments in a list. */
+static char *
+format_list(const char *format, va_list args)
 {
 	StringInfoData buf;
-	va_list		   args;
 
 	initStringInfo(&buf);
-	va_start(args, format);
 	for (const char *p = format; *p != '\0'; p++)
 	{
 		if (*p != '%')
@@ -329,6 +320,47 @@ rf_query_format(const char *format, ...)
 				elog(ERROR, "unknown conversion \"%c\"", *p);
 		}
 	}
-	va_end(args);
 	return buf.data;
+}
+
+/*
+ * Put a statement together where names or values cannot be parameters: %I is
+ * an identifier, %L a literal, %s text that was quoted before.
+ */
+char *
+rf_query_format(const char *format, ...)
+{
+	va_list args;
+	char   *result;
+
+	va_start(args, format);
+	result = format_list(format, args);
+	va_end(args);
+	return result;
+}
+
+/* Put a utility statement together like that, and run it. */
+void
+rf_query_ddl(const char *format, ...)
+{
+	va_list args;
+	char   *sql;
+
+	va_start(args, format);
+	sql = format_list(format, args);
+	va_end(args);
+	expect_ok(SPI_execute(sql, false, 0));
+	pfree(sql);
+}
+
+/* An array of values of a type without modifiers. */
+ArrayType *
+rf_query_array(Datum *elements, int count, Oid type)
+{
+	int16 len;
+	bool  byval;
+	char  align;
+
+	get_typlenbyvalalign(type, &len, &byval, &align);
+	return construct_array(elements, count, type, len, byval, align);
 }

@@ -10,6 +10,7 @@
 
 #include "rillflow.h"
 
+#include "utils/array.h"
 #include "utils/tuplestore.h"
 
 #define RF_MAX_ARGS 16
@@ -37,7 +38,7 @@ extern void rf_query_commit(void);
 extern RfPlan rf_query_prepare(const char *sql, int nargs, const Oid *types);
 extern void	  rf_query_forget(RfPlan plan);
 
-/* running; all but ddl return the number of rows */
+/* running; the number of rows is returned */
 extern uint64 rf_query_run(RfPlan plan, const Datum *values, const char *nulls);
 extern bool	  rf_query_attempt(void (*work)(void *arg), void *arg,
 							   int caught_sqlstate, ErrorData **error);
@@ -45,7 +46,6 @@ extern void	  rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
 							Tuplestorestate *store);
 extern uint64 rf_query_once(const char *sql, int nargs, const Oid *types,
 							const Datum *values, const char *nulls);
-extern void	  rf_query_ddl(const char *sql);
 
 /* the rows of the last run in this scope */
 extern uint64 rf_query_rows(void);
@@ -55,7 +55,9 @@ extern bool	  rf_query_null(uint64 row, int column);
 extern void	  rf_query_copy_row(uint64 row, Datum *values, bool *nulls,
 								int ncolumns, MemoryContext context);
 
-/* identifiers and literals in statements that take no parameters */
-extern char *rf_query_format(const char *format, ...);
+/* statements and values put together */
+extern char		 *rf_query_format(const char *format, ...);
+extern void		  rf_query_ddl(const char *format, ...);
+extern ArrayType *rf_query_array(Datum *elements, int count, Oid type);
 
 #endif /* RF_QUERY_H */

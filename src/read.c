@@ -102,8 +102,7 @@ Datum
 rf_read_stream(PG_FUNCTION_ARGS)
 {
 	bool		  backward = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
-	char		 *tenant = PG_ARGISNULL(5) ? NULL :
-											 text_to_cstring(PG_GETARG_TEXT_PP(5));
+	char		 *tenant = RF_GETARG_STRING(5);
 	RfStore		 *store = rf_store_get(tenant, RF_RIGHT_READ);
 	RfStreamState then;
 	RfStreamState now;
@@ -133,8 +132,7 @@ rf_read_stream(PG_FUNCTION_ARGS)
 Datum
 rf_read_all(PG_FUNCTION_ARGS)
 {
-	char	*tenant = PG_ARGISNULL(4) ? NULL :
-										text_to_cstring(PG_GETARG_TEXT_PP(4));
+	char	*tenant = RF_GETARG_STRING(4);
 	RfStore *store = rf_store_get(tenant, RF_RIGHT_READ);
 	bool	 of_types = !PG_ARGISNULL(2);
 	bool	 archived = PG_ARGISNULL(3) ? store->include_archived :

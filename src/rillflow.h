@@ -32,6 +32,10 @@
 /* The channel that appends notify. */
 #define RF_CHANNEL "rillflow_events"
 
+/* A text argument of a SQL function as a string, null as NULL. */
+#define RF_GETARG_STRING(n) \
+	(PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n)))
+
 /* Where an event lives. */
 typedef enum RfTier
 {

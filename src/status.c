@@ -161,8 +161,7 @@ Datum
 rf_archive_status(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char		  *tenant = PG_ARGISNULL(0) ? NULL :
-											  text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char		  *tenant = RF_GETARG_STRING(0);
 	List		  *stores = rf_store_list(tenant, RF_RIGHT_READ);
 	ListCell	  *cell;
 

@@ -382,8 +382,8 @@ read_config(RfStore *store)
 	table_close(rel, AccessShareLock);
 }
 
-static Oid
-relation_owner(Oid relid)
+Oid
+rf_store_relation_owner(Oid relid)
 {
 	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Oid		  owner;
@@ -430,7 +430,7 @@ load_store(RfStore *store)
 	HASHCTL ctl = {0};
 
 	store->schema = get_namespace_name(store->namespace_id);
-	store->owner = relation_owner(store->events);
+	store->owner = rf_store_relation_owner(store->events);
 	read_config(store);
 	load_columns(store);
 	store->missing_column = find_missing_column(store->events,

@@ -113,6 +113,7 @@ extern RfPlan rf_store_plan(RfStore *store, const RfStatement *statement);
 extern RfPlan rf_store_plan_for(RfStore *store, const RfStatement *statement,
 								Oid source, Oid target);
 extern char	 *rf_store_relation_name(Oid relid);
+extern Oid	  rf_store_relation_owner(Oid relid);
 extern char	 *rf_store_column_list(Oid relid, bool with_retention_class);
 
 /* tiers */

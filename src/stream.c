@@ -545,26 +545,6 @@ raise_existing(RfStore *store, RfRaise *raises, int count)
 	CommandCounterIncrement();
 }
 
-static Datum
-make_array(Datum *elements, int count, Oid type)
-{
-	switch (type)
-	{
-		case UUIDOID:
-			return PointerGetDatum(construct_array(elements, count, type,
-												   UUID_LEN, false,
-												   TYPALIGN_CHAR));
-		case INT4OID:
-			return PointerGetDatum(construct_array(elements, count, type,
-												   sizeof(int32), true,
-												   TYPALIGN_INT));
-		default:
-			return PointerGetDatum(
-				construct_array(elements, count, type, sizeof(int64),
-								FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-	}
-}
-
 /* Report the first new stream that is not among those the query has made. */
 static void
 report_not_made(RfStore *store, const RfRaise *raises, int count)
@@ -603,10 +583,10 @@ raise_new(RfStore *store, const RfRaise *raises, int count, int nnew)
 		firsts[n] = TimestampTzGetDatum(raises[i].first);
 		lasts[n++] = TimestampTzGetDatum(raises[i].last);
 	}
-	values[0] = make_array(ids, n, UUIDOID);
-	values[1] = make_array(heads, n, INT4OID);
-	values[2] = make_array(firsts, n, TIMESTAMPTZOID);
-	values[3] = make_array(lasts, n, TIMESTAMPTZOID);
+	values[0] = PointerGetDatum(rf_query_array(ids, n, UUIDOID));
+	values[1] = PointerGetDatum(rf_query_array(heads, n, INT4OID));
+	values[2] = PointerGetDatum(rf_query_array(firsts, n, TIMESTAMPTZOID));
+	values[3] = PointerGetDatum(rf_query_array(lasts, n, TIMESTAMPTZOID));
 	if (rf_query_run(rf_store_plan(store, &create_many), values, NULL) != nnew)
 		report_not_made(store, raises, count);
 }

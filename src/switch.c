@@ -63,8 +63,7 @@ static Datum
 set_boolean(FunctionCallInfo fcinfo, const RfStatement *statement,
 			const char *name)
 {
-	char *tenant = PG_ARGISNULL(1) ? NULL :
-									 text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char *tenant = RF_GETARG_STRING(1);
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -129,8 +128,7 @@ rf_archive_set_notify(PG_FUNCTION_ARGS)
 Datum
 rf_archive_redirect_enabled(PG_FUNCTION_ARGS)
 {
-	char *tenant = PG_ARGISNULL(0) ? NULL :
-									 text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *tenant = RF_GETARG_STRING(0);
 
 	PG_RETURN_BOOL(rf_store_get(tenant, RF_RIGHT_READ)->redirect_enabled);
 }
@@ -140,8 +138,7 @@ rf_archive_set_backend(PG_FUNCTION_ARGS)
 {
 	char	*backend = PG_ARGISNULL(0) ? "" :
 										 text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	*tenant = PG_ARGISNULL(1) ? NULL :
-										text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	*tenant = RF_GETARG_STRING(1);
 	bool	 partitioned = strcmp(backend, "partitioned") == 0;
 	RfStore *store;
 

@@ -324,8 +324,7 @@ move_leaf(MoveLoop *loop, const RfPartition *source)
 static void
 close_some(MoveLoop *loop, Datum *ids, int count, HTAB *held)
 {
-	ArrayType *array = construct_array(ids, count, UUIDOID, UUID_LEN, false,
-									   TYPALIGN_CHAR);
+	ArrayType *array = rf_query_array(ids, count, UUIDOID);
 
 	begin_step(loop);
 	add_uuids(held, rf_move_close(loop->store, array));
@@ -371,9 +370,7 @@ leave_open(MoveLoop *loop)
 	Datum *ids = list_undecided(loop, &count);
 
 	begin_step(loop);
-	rf_move_leave_open(loop->store,
-					   construct_array(ids, count, UUIDOID, UUID_LEN, false,
-									   TYPALIGN_CHAR));
+	rf_move_leave_open(loop->store, rf_query_array(ids, count, UUIDOID));
 	end_step(loop);
 	ereport(NOTICE,
 			(errmsg("streams that other transactions hold were not closed: %d",
@@ -434,12 +431,7 @@ PG_FUNCTION_INFO_V1(rf_archive_run);
 static void
 read_spec(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 {
-	memset(spec, 0, sizeof(*spec));
-	if (PG_ARGISNULL(0))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("\"before\" must not be null"),
-						errhint("'infinity' takes everything.")));
-	spec->before = PG_GETARG_TIMESTAMPTZ(0);
+	rf_policy_read_before(fcinfo, spec);
 	spec->batch_size = PG_ARGISNULL(1) ? rf_guc_batch_size : PG_GETARG_INT32(1);
 	if (spec->batch_size < 1 || spec->batch_size > RF_MAX_BATCH)
 		ereport(ERROR,
@@ -467,8 +459,7 @@ rf_archive_move(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool		   dry_run = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
-	char		  *tenant = PG_ARGISNULL(5) ? NULL :
-											  text_to_cstring(PG_GETARG_TEXT_PP(5));
+	char		  *tenant = RF_GETARG_STRING(5);
 	RfMoveSpec	   spec;
 	MoveLoop	   loop;
 	int64		   touched;
@@ -541,7 +532,7 @@ rf_archive_run(PG_FUNCTION_ARGS)
 
 	/* from here on memory has to outlive the transactions */
 	rf_query_connect_nonatomic();
-	tenant = PG_ARGISNULL(5) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(5));
+	tenant = RF_GETARG_STRING(5);
 	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
 	foreach(cell, stores)
 		schemas = lappend_oid(schemas,
