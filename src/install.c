@@ -235,7 +235,6 @@ static const struct
 	 "streams int8,duration interval,detail text,entries int8"},
 	{"rf_streams_pkey", 'i', ""},
 	{"events_global_seq_seq", 'S', ""},
-	{"events_all", 'v', "global_seq int8,stream_id uuid,stream_seq int4"},
 };
 
 /*
@@ -270,15 +269,29 @@ create_tables(const char *schema)
 					 comments[i][1]);
 }
 
-/* The view that reads both tiers, with the columns that events has now. */
+/*
+ * The view that reads both tiers, with the columns that both tables have; the
+ * generated ones can be missing in one of them.
+ */
 static void
 create_view(Oid namespace_id)
 {
 	const char *quoted = quote_identifier(get_namespace_name(namespace_id));
-	char	   *columns = rf_store_column_list(get_relname_relid("events",
-																 namespace_id),
-											   true);
+	Oid			types[2] = {OIDOID, OIDOID};
+	Datum		values[2];
+	char	   *columns;
 
+	values[0] = ObjectIdGetDatum(get_relname_relid("events", namespace_id));
+	values[1] = ObjectIdGetDatum(
+		get_relname_relid("events_archive", namespace_id));
+	rf_query_once(
+		"SELECT string_agg(quote_ident(e.attname), ', ' ORDER BY e.attnum)"
+		" FROM pg_attribute AS e JOIN pg_attribute AS a"
+		" ON a.attname = e.attname AND a.attrelid = $2"
+		" AND NOT a.attisdropped"
+		" WHERE e.attrelid = $1 AND e.attnum > 0 AND NOT e.attisdropped",
+		2, types, values, NULL);
+	columns = TextDatumGetCString(rf_query_must(0, 1));
 	rf_query_ddl(
 		"CREATE OR REPLACE VIEW %s.events_all WITH (security_invoker = true) AS"
 		" SELECT %s FROM %s.events UNION ALL SELECT %s FROM %s.events_archive",
@@ -292,14 +305,22 @@ create_view(Oid namespace_id)
  */
 
 static void
-create_trigger(const char *table, const char *name, const char *when,
-			   const char *level)
+create_trigger_calling(const char *table, const char *name, const char *when,
+					   const char *level, const char *function)
 {
 	rf_query_ddl("DROP TRIGGER IF EXISTS %I ON %s", name, table);
 	rf_query_ddl(
 		"CREATE TRIGGER %I %s ON %s FOR EACH %s EXECUTE FUNCTION %I.%I()", name,
 		when, table, level, get_namespace_name(rf_store_extension_schema()),
-		name);
+		function);
+}
+
+/* Most triggers bear the name of their function. */
+static void
+create_trigger(const char *table, const char *name, const char *when,
+			   const char *level)
+{
+	create_trigger_calling(table, name, when, level, name);
 }
 
 static void
@@ -345,9 +366,14 @@ create_triggers(Oid namespace_id)
 	create_trigger(psprintf("%s.rf_archive_log", quoted),
 				   "rf_events_append_only",
 				   "BEFORE UPDATE OR DELETE OR TRUNCATE", "STATEMENT");
-	create_trigger(config, "rf_config_changed",
-				   "AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE", "STATEMENT");
-	rf_query_ddl("ALTER TABLE %s ENABLE ALWAYS TRIGGER rf_config_changed",
+	/* by row, since logical replication fires no others but for TRUNCATE */
+	create_trigger_calling(config, "rf_config_changed",
+						   "AFTER INSERT OR UPDATE OR DELETE", "ROW",
+						   "rf_config_changed");
+	create_trigger_calling(config, "rf_config_truncated", "AFTER TRUNCATE",
+						   "STATEMENT", "rf_config_changed");
+	rf_query_ddl("ALTER TABLE %s ENABLE ALWAYS TRIGGER rf_config_changed,"
+				 " ENABLE ALWAYS TRIGGER rf_config_truncated",
 				 config);
 }
 
@@ -366,6 +392,7 @@ drop_triggers(const RfStore *store)
 										"rf_events_close",
 										"rf_events_append_only",
 										"rf_config_changed",
+										"rf_config_truncated",
 										NULL};
 	const Oid				 parents[] = {store->events_hot, store->events_cold,
 										  store->events_archive};
@@ -569,6 +596,25 @@ create_months(Oid namespace_id)
 	}
 }
 
+/*
+ * With wal_level minimal a sequence that is used in the transaction which made
+ * it gives out the same numbers again after a crash.  Started anew, it writes
+ * the next number to the log.
+ */
+static void
+restart_log(const char *schema)
+{
+	const char *quoted = quote_identifier(schema);
+
+	rf_query_once(rf_query_format("SELECT (coalesce(max(log_id), 0) + 1)::text"
+								  " FROM %s.rf_archive_log",
+								  quoted),
+				  0, NULL, NULL, NULL);
+	rf_query_ddl(
+		"ALTER TABLE %s.rf_archive_log ALTER COLUMN log_id RESTART WITH %s",
+		quoted, TextDatumGetCString(rf_query_must(0, 1)));
+}
+
 /* Make the store in a schema that has none of its names. */
 static void
 create_store(Oid namespace_id, const char *tenant, const char *tenancy)
@@ -581,6 +627,7 @@ create_store(Oid namespace_id, const char *tenant, const char *tenancy)
 	create_view(namespace_id);
 	create_triggers(namespace_id);
 	create_months(namespace_id);
+	restart_log(get_namespace_name(namespace_id));
 	rf_query_end(&scope);
 	register_store(get_namespace_name(namespace_id), tenant, tenancy);
 }
@@ -676,11 +723,13 @@ take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 	rf_query_begin(&scope, InvalidOid, 0);
 	require_complete_store(namespace_id);
 	rf_query_end(&scope);
-	rf_query_begin(&scope, rf_store_in(namespace_id, false)->owner,
+	rf_query_begin(&scope,
+				   rf_store_relation_owner(
+					   get_relname_relid("events", namespace_id)),
 				   SECURITY_RESTRICTED_OPERATION);
 	rf_query_be_quiet();
-	rf_store_require_same_columns(rf_store_in(namespace_id, false));
 	create_view(namespace_id);
+	rf_store_require_same_columns(rf_store_in(namespace_id, false));
 	create_triggers(namespace_id);
 	rf_query_end(&scope);
 	if (!registered)

@@ -322,15 +322,16 @@ take_waiting_rows(Oid default_leaf, const char *qualified, DateADT month,
 		" INSERT INTO %s (%s) SELECT %s FROM waiting",
 		rf_store_relation_name(default_leaf), columns, qualified, columns,
 		columns);
-	Oid	  types[2] = {DATEOID, DATEOID};
-	Datum values[2];
-	int64 taken;
+	Oid	   types[2] = {DATEOID, DATEOID};
+	Datum  values[2];
+	int64  taken;
+	RfPlan plan;
 
 	values[0] = DateADTGetDatum(month);
 	values[1] = DateADTGetDatum(next);
-	rf_store_expect_write(default_leaf);
-	taken = (int64) rf_query_once(sql, 2, types, values, NULL);
-	rf_store_expect_no_write();
+	plan = rf_query_prepare(sql, 2, types);
+	taken = (int64) rf_query_run_untriggered(plan, values, NULL);
+	rf_query_forget(plan);
 	return taken;
 }
 

@@ -20,6 +20,7 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
@@ -153,6 +154,30 @@ rf_query_run(RfPlan plan, const Datum *values, const char *nulls)
 {
 	expect_ok(
 		SPI_execute_plan(plan, unconstify(Datum *, values), nulls, false, 0));
+	return SPI_processed;
+}
+
+/*
+ * Run a plan that carries history from one place to another.  It is no news
+ * to the users' triggers, which have seen each event when it was appended, so
+ * none of them fires, and ours need not either.  The variable is set, not the
+ * setting: that would throw away all plans of the session.
+ */
+uint64
+rf_query_run_untriggered(RfPlan plan, const Datum *values, const char *nulls)
+{
+	int role = SessionReplicationRole;
+
+	PG_TRY();
+	{
+		SessionReplicationRole = SESSION_REPLICATION_ROLE_REPLICA;
+		rf_query_run(plan, values, nulls);
+	}
+	PG_FINALLY();
+	{
+		SessionReplicationRole = role;
+	}
+	PG_END_TRY();
 	return SPI_processed;
 }
 

@@ -183,8 +183,10 @@ write_cold(RfStore *store, TupleTableSlot *slot, const RfLeaf *leaf,
 	rf_query_begin(&scope, as_caller ? InvalidOid : store->owner, 0);
 	plan = rf_store_plan(store,
 						 branch ? &redirect_to_branch : &redirect_to_archive);
+	/* on the same table, the triggers before ours have seen the row */
 	rf_store_expect_write(target);
-	if (rf_query_run(plan, values, nulls) != 1)
+	if ((branch ? rf_query_run_untriggered(plan, values, nulls) :
+				  rf_query_run(plan, values, nulls)) != 1)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
