@@ -33,6 +33,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
+#include "utils/rls.h"
 
 #include "query.h"
 
@@ -47,7 +48,8 @@ set_locally(const char *name, const char *value)
 
 /*
  * Begin a scope.  as_user is the role to act as, InvalidOid for the caller;
- * sec_flags are added to the security context.
+ * sec_flags are added to the security context.  An owner whom row security is
+ * forced upon gets an error, rather than books that leave events out.
  */
 void
 rf_query_begin(RfScope *scope, Oid as_user, int sec_flags)
@@ -61,6 +63,8 @@ rf_query_begin(RfScope *scope, Oid as_user, int sec_flags)
 	scope->guc_level = NewGUCNestLevel();
 	if (strcmp(namespace_search_path, SAFE_SEARCH_PATH) != 0)
 		set_locally("search_path", SAFE_SEARCH_PATH);
+	if (OidIsValid(as_user) && row_security)
+		set_locally("row_security", "off");
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to the query interface");

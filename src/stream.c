@@ -352,8 +352,9 @@ report_unraised(RfStore *store, const RfRaise *raise)
 static void
 raise_by_query(RfStore *store, const RfRaise *raise)
 {
-	Datum values[7];
-	char  nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
+	RfScope scope;
+	Datum	values[7];
+	char	nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
 
 	values[0] = UUIDPGetDatum(&raise->stream_id);
 	values[1] = Int32GetDatum(raise->base);
@@ -363,8 +364,10 @@ raise_by_query(RfStore *store, const RfRaise *raise)
 	values[5] = BoolGetDatum(raise->expected == RF_EXPECT_ARCHIVED);
 	nulls[5] = raise->expected == RF_EXPECT_NOTHING ? 'n' : ' ';
 	values[6] = BoolGetDatum(raise->reopens);
+	rf_query_begin(&scope, store->owner, 0);
 	if (rf_query_run(rf_store_plan(store, &raise_one), values, nulls) != 1)
 		report_unraised(store, raise);
+	rf_query_end(&scope);
 }
 
 /* What it takes to update rows of rf_streams on the heap. */
@@ -567,12 +570,13 @@ report_not_made(RfStore *store, const RfRaise *raises, int count)
 static void
 raise_new(RfStore *store, const RfRaise *raises, int count, int nnew)
 {
-	Datum *ids = palloc(sizeof(Datum) * nnew);
-	Datum *heads = palloc(sizeof(Datum) * nnew);
-	Datum *firsts = palloc(sizeof(Datum) * nnew);
-	Datum *lasts = palloc(sizeof(Datum) * nnew);
-	Datum  values[4];
-	int	   n = 0;
+	RfScope scope;
+	Datum  *ids = palloc(sizeof(Datum) * nnew);
+	Datum  *heads = palloc(sizeof(Datum) * nnew);
+	Datum  *firsts = palloc(sizeof(Datum) * nnew);
+	Datum  *lasts = palloc(sizeof(Datum) * nnew);
+	Datum	values[4];
+	int		n = 0;
 
 	for (int i = 0; i < count; i++)
 	{
@@ -587,8 +591,10 @@ raise_new(RfStore *store, const RfRaise *raises, int count, int nnew)
 	values[1] = PointerGetDatum(rf_query_array(heads, n, INT4OID));
 	values[2] = PointerGetDatum(rf_query_array(firsts, n, TIMESTAMPTZOID));
 	values[3] = PointerGetDatum(rf_query_array(lasts, n, TIMESTAMPTZOID));
+	rf_query_begin(&scope, store->owner, 0);
 	if (rf_query_run(rf_store_plan(store, &create_many), values, NULL) != nnew)
 		report_not_made(store, raises, count);
+	rf_query_end(&scope);
 }
 
 /*
@@ -598,15 +604,12 @@ raise_new(RfStore *store, const RfRaise *raises, int count, int nnew)
 void
 rf_stream_compare_and_raise(RfStore *store, RfRaise *raises, int count)
 {
-	RfScope scope;
-	int		nnew = 0;
+	int nnew = 0;
 
 	for (int i = 0; i < count; i++)
 		nnew += raises[i].exists ? 0 : 1;
-	rf_query_begin(&scope, store->owner, 0);
 	if (nnew < count)
 		raise_existing(store, raises, count);
 	if (nnew > 0)
 		raise_new(store, raises, count, nnew);
-	rf_query_end(&scope);
 }

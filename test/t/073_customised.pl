@@ -195,6 +195,48 @@ is(ask('SELECT count(*) FROM orders JOIN rf_streams USING (stream_id)'), '2', 'w
 is(sqlstate_of($node, $db, "DELETE FROM rf_streams"), '23503', 'and holds them');
 is(ask('SELECT count(*) FROM pg_constraint WHERE NOT convalidated'), '0', 'no constraint was given up');
 
+# ---- Row security that is forced on the owner, too: what nobody sees is not taken for what is not there
+
+new_store('forced');
+value($node, $db, <<'SQL');
+CREATE ROLE keeper;
+CREATE SCHEMA kept AUTHORIZATION keeper;
+GRANT EXECUTE ON FUNCTION rf_install, rf_uninstall, rf_archive_set_backend TO keeper;
+SET client_min_messages = error;
+SET ROLE keeper;
+SELECT rf_install('kept', 'k');
+SELECT count(*) FROM generate_series(1, 8) AS n, rf_append(md5('stream 1')::uuid, 't', to_jsonb(n), user_id => 'ann', tenant => 'k');
+SELECT rf_archive_mark(md5('stream 2')::uuid, tenant => 'k');
+SELECT count(*) FROM generate_series(1, 4) AS n, rf_append(md5('stream 2')::uuid, 't', to_jsonb(n), allow_archived => true, tenant => 'k');
+SELECT rf_archive_move('infinity', only_archived => true, tenant => 'k');
+ALTER TABLE kept.events ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE kept.events_archive ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY theirs ON kept.events USING (user_id = current_setting('my.user', true));
+CREATE POLICY theirs ON kept.events_archive USING (user_id = current_setting('my.user', true));
+SQL
+my $kept = union_state($node, $db, 'kept');
+like($kept, qr/^12 12 /, 'there are events');
+is(ask('SET ROLE keeper; SELECT count(*) FROM kept.events_all'), '0', 'which their owner does not see');
+foreach my $sql ("SELECT rf_uninstall('kept', 'kept')", "SELECT rf_archive_set_backend('partitioned', 'k')")
+{
+	isnt(sqlstate_of($node, $db, "SET ROLE keeper; $sql"), '00000', "$sql is refused");
+}
+# The rest works whole or is refused.
+foreach my $sql ("SELECT rf_archive_move('infinity', tenant => 'k')", "CALL rf_archive_run('infinity', tenant => 'k')",
+	"SELECT rf_archive_reactivate(md5('stream 2')::uuid, tenant => 'k')", "SELECT rf_archive_status('k')")
+{
+	my $state = sqlstate_of($node, $db, "SET ROLE keeper; $sql");
+	like($state, qr/^(?:00000|42501|55000)$/, "$sql works or is refused");
+	if (value($node, $db, "SELECT count(*) FROM pg_class WHERE oid = to_regclass('kept.events')") eq '1')
+	{
+		same_union($node, $db, $kept, "$sql loses nothing", 'kept');
+	}
+	else
+	{
+		fail("$sql: the store is there");
+	}
+}
+
 # ---- Logical apply: rows come as they are, past our triggers, and are neither numbered nor sent elsewhere
 
 new_store('publisher');
