@@ -85,7 +85,7 @@ SELECT action, count(*) AS entries, sum(events) AS events, sum(streams) AS strea
 
 \set ECHO none
 \echo '\n== To go on from here'
-\echo 'An archived stream takes no events, until it is reactivated:'
+\echo 'A marked stream refuses events, until it is reactivated:'
 \echo '  SELECT rf_archive_mark(\'':stream'\', \'no longer needed\');'
 \echo '  SELECT rf_append(\'':stream'\', \'file_modified\', \'{}\');'
 \echo '  SELECT rf_archive_reactivate(\'':stream'\');'

@@ -123,10 +123,19 @@ ROLLBACK TO one;
 DELETE FROM events_hot_2024_01;
 \echo :SQLSTATE
 ROLLBACK;
--- A trigger of the user on the cold table that fails in the middle of a move, or tries to use the moment.
+-- Moves pass the users' triggers by, which have seen each event when it came.
 CREATE FUNCTION checks.fails () RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
 CREATE TRIGGER fails BEFORE INSERT ON events_archive_2024_01 FOR EACH ROW EXECUTE FUNCTION checks.fails();
+CREATE TRIGGER fails BEFORE DELETE ON events_hot_2024_01 FOR EACH ROW EXECUTE FUNCTION checks.fails();
+CREATE TRIGGER fails_statement AFTER INSERT OR DELETE ON events_archive_2024_01 FOR EACH STATEMENT EXECUTE FUNCTION checks.fails();
 SELECT last_seq FROM rf_archive_reactivate('00000000-0000-0000-0000-000000000001');
+SELECT events_moved FROM rf_archive_move('2024-02-01 00:00+00');
+SELECT last_seq FROM rf_archive_reactivate('00000000-0000-0000-0000-000000000001');
+SELECT c.* FROM check_same('store') AS c;
+DROP TRIGGER fails ON events_hot_2024_01;
+DROP TRIGGER fails_statement ON events_archive_2024_01;
+-- Only those are fired that are to be fired always. One that fails undoes the move whole, and opens no way behind it.
+ALTER TABLE events_archive_2024_01 ENABLE ALWAYS TRIGGER fails;
 DO $$
 BEGIN
 	BEGIN
@@ -136,25 +145,31 @@ BEGIN
 	DELETE FROM events_hot_2024_01;
 EXCEPTION WHEN OTHERS THEN RAISE NOTICE '% %', SQLSTATE, SQLERRM;
 END $$;
-DROP TRIGGER fails ON events_archive_2024_01;
-CREATE FUNCTION checks.uses () RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM store.events; RETURN NEW; END $$;
-CREATE TRIGGER uses BEFORE INSERT ON events_archive_2024_01 FOR EACH ROW EXECUTE FUNCTION checks.uses();
-SELECT * FROM rf_archive_move('2024-02-01 00:00+00');
+SHOW session_replication_role;
+INSERT INTO events (stream_id, stream_seq, event_type, body) VALUES ('00000000-0000-0000-0000-000000000001', 77, 'gap', '{}');
 \echo :SQLSTATE
+DROP TRIGGER fails ON events_archive_2024_01;
+-- One that would use the moment.
+CREATE FUNCTION checks.uses () RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN DELETE FROM store.events WHERE stream_id = '00000000-0000-0000-0000-000000000002'; RETURN NEW; END $$;
+CREATE TRIGGER uses BEFORE INSERT ON events_archive_2024_01 FOR EACH ROW EXECUTE FUNCTION checks.uses();
+ALTER TABLE events_archive_2024_01 ENABLE ALWAYS TRIGGER uses;
+\set VERBOSITY sqlstate
+SELECT * FROM rf_archive_move('2024-02-01 00:00+00');
+\set VERBOSITY default
 DROP TRIGGER uses ON events_archive_2024_01;
--- One that skips or changes rows.
+-- One that skips rows.
 CREATE FUNCTION checks.skips () RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
 CREATE TRIGGER skips BEFORE INSERT ON events_archive_2024_01 FOR EACH ROW EXECUTE FUNCTION checks.skips();
+ALTER TABLE events_archive_2024_01 ENABLE ALWAYS TRIGGER skips;
+\set VERBOSITY sqlstate
 SELECT * FROM rf_archive_move('2024-02-01 00:00+00');
-\echo :SQLSTATE
+\set VERBOSITY default
 DROP TRIGGER skips ON events_archive_2024_01;
-CREATE TRIGGER skips BEFORE DELETE ON events_hot_2024_01 FOR EACH ROW EXECUTE FUNCTION checks.skips();
-SELECT * FROM rf_archive_move('2024-02-01 00:00+00');
-DROP TRIGGER skips ON events_hot_2024_01;
 SELECT c.* FROM check_same('store') AS c;
 SELECT c.* FROM check_same('other') AS c;
 SELECT events_moved FROM rf_archive_move('2024-02-01 00:00+00');
 SELECT c.* FROM check_same('store') AS c;
+SHOW session_replication_role;
 
 -- After rf_uninstall() they are ordinary tables again.
 SELECT rf_uninstall('other', 'other', force => true);

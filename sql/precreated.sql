@@ -40,8 +40,9 @@ DROP FUNCTION store.rf_create_default_store();
 SET ROLE regress_rillflow_hostile;
 CREATE FUNCTION store.rf_create_default_store (int DEFAULT 1) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hostile'; END $$;
 RESET ROLE;
+\set VERBOSITY sqlstate
 CREATE EXTENSION rillflow SCHEMA store;
-\echo :SQLSTATE
+\set VERBOSITY default
 DROP FUNCTION store.rf_create_default_store(int);
 -- the registry
 SET ROLE regress_rillflow_hostile;
