@@ -479,7 +479,7 @@ names_are_taken(Oid namespace_id)
 		if (OidIsValid(get_relname_relid(default_leaves[i][0], namespace_id)))
 			return true;
 	}
-	return false;
+	return OidIsValid(get_relname_relid("events_all", namespace_id));
 }
 
 static void
@@ -572,6 +572,11 @@ require_complete_store(Oid namespace_id)
 		if (!rf_compat_owns_relation(relid, GetUserId()))
 			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, name);
 	}
+	/* the view is made anew, unless another thing bears its name */
+	if (OidIsValid(get_relname_relid("events_all", namespace_id)) &&
+		get_rel_relkind(get_relname_relid("events_all", namespace_id)) !=
+			RELKIND_VIEW)
+		refuse_take_up(namespace_id, "events_all", "is of another kind");
 	require_in_tree(namespace_id, "events_hot", "events");
 	require_in_tree(namespace_id, "events_cold", "events");
 	for (int i = 0; i < lengthof(default_leaves); i++)

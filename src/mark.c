@@ -127,13 +127,18 @@ restore_events(RfStore *store, Datum id, DateADT from, DateADT to)
 	int64	  restored = 0;
 	ListCell *cell;
 
+	rf_partition_require_silent(store->events);
+	rf_partition_require_all_silent(store->events_hot);
 	foreach(cell, leaves)
 	{
 		RfPartition *leaf = lfirst(cell);
 
 		CHECK_FOR_INTERRUPTS();
 		if (leaf->lower <= to && from < leaf->upper)
+		{
+			rf_partition_require_silent(leaf->relid);
 			restored += restore_from(store, leaf->relid, id);
+		}
 	}
 	return restored;
 }

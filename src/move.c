@@ -9,8 +9,7 @@
  * event that commits late stays hot, and is taken by the next move, since no
  * watermark is kept.  How many rows went out and came in is compared here.
  *
- * Moves fire no triggers.  Where other tables refer to the rows of a leaf by
- * foreign key, that would leave them dangling, and the move is refused.
+ * Moves fire no triggers, and are refused where one would have to fire.
  *
  * Nothing here loops over batches or commits: the owner of the loop does
  * (worker.c), and what to move is decided elsewhere (policy.c).
@@ -33,15 +32,12 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -530,25 +526,18 @@ stream_may_move(RfStore *store, const RfMoveSpec *spec)
 	return rf_query_run(rf_store_plan(store, &lock_archived), &value, NULL) > 0;
 }
 
-/* A foreign key's trigger on the leaf would have to be fired. */
 static void
-require_unreferenced(Oid leaf)
+require_silent(const RfStore *store, const RfMoveCursor *cursor)
 {
-	Relation	 rel = table_open(leaf, AccessShareLock);
-	TriggerDesc *triggers = rel->trigdesc;
+	Oid cold = rf_store_tier_parent(store, RF_COLD);
 
-	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
-	{
-		if (RI_FKey_trigger_type(triggers->triggers[i].tgfoid) == RI_TRIGGER_PK)
-			ereport(
-				ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" is referenced by a foreign key",
-						RelationGetRelationName(rel)),
-				 errhint(
-					 "Events move; let other tables refer to \"rf_streams\", or keep the global_seq without a constraint.")));
-	}
-	table_close(rel, AccessShareLock);
+	rf_partition_require_silent(cursor->source);
+	if (store->backend == RF_PARTITIONED)
+		rf_partition_require_silent(store->events);
+	if (store->backend == RF_PARTITIONED || cursor->target == cold)
+		rf_partition_require_all_silent(cold);
+	else
+		rf_partition_require_silent(cursor->target);
 }
 
 static void
@@ -559,7 +548,7 @@ move_one_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
 	ArrayType  *undecided = NULL;
 	int64		doubles;
 
-	require_unreferenced(cursor->source);
+	require_silent(store, cursor);
 	RF_WAIT_POINT("move_before_delete");
 	doubles = run_batch(store, spec, cursor);
 	advance_cursor(cursor, spec, doubles);

@@ -23,6 +23,7 @@
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "commands/tablespace.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
@@ -233,6 +234,56 @@ rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id, Snapshot snapshot)
 	return found;
 }
 
+/*
+ * Can history go in and out of the table with triggers off?  Foreign keys that
+ * refer to it would be left dangling; and a trigger that fires all the same
+ * would run user code while nothing guards the events.
+ */
+void
+rf_partition_require_silent(Oid relid)
+{
+	Relation	 rel = table_open(relid, AccessShareLock);
+	TriggerDesc *triggers = rel->trigdesc;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger *trigger = &triggers->triggers[i];
+
+		if (RI_FKey_trigger_type(trigger->tgfoid) == RI_TRIGGER_PK)
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" is referenced by a foreign key",
+						RelationGetRelationName(rel)),
+				 errhint(
+					 "Events move; let other tables refer to \"rf_streams\", or keep the global_seq without a constraint.")));
+		if (trigger->tgenabled == TRIGGER_FIRES_ALWAYS ||
+			trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA)
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg(
+					 "trigger \"%s\" of table \"%s\" would fire when events are moved",
+					 trigger->tgname, RelationGetRelationName(rel)),
+				 errhint("Run: ALTER TABLE %s ENABLE TRIGGER %s;",
+						 rf_store_relation_name(relid),
+						 quote_identifier(trigger->tgname))));
+	}
+	table_close(rel, AccessShareLock);
+}
+
+/* The same of a parent and all of its leaves. */
+void
+rf_partition_require_all_silent(Oid parent)
+{
+	List	 *leaves = rf_partition_list(parent);
+	ListCell *cell;
+
+	rf_partition_require_silent(parent);
+	foreach(cell, leaves)
+		rf_partition_require_silent(((RfPartition *) lfirst(cell))->relid);
+}
+
 /* What went out of a leaf has to come in elsewhere. */
 void
 rf_partition_require_moved(int64 gone, int64 come, Oid source)
@@ -329,6 +380,7 @@ take_waiting_rows(Oid default_leaf, const char *qualified, DateADT month,
 
 	values[0] = DateADTGetDatum(month);
 	values[1] = DateADTGetDatum(next);
+	rf_partition_require_silent(default_leaf);
 	plan = rf_query_prepare(sql, 2, types);
 	taken = (int64) rf_query_run_untriggered(plan, values, NULL);
 	rf_query_forget(plan);

@@ -35,6 +35,8 @@ extern Oid	 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 extern void	 rf_partition_guard(const char *table);
 extern bool	 rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id,
 									   Snapshot snapshot);
+extern void	 rf_partition_require_silent(Oid relid);
+extern void	 rf_partition_require_all_silent(Oid parent);
 extern void	 rf_partition_require_moved(int64 gone, int64 come, Oid source);
 
 #endif /* RF_PARTITION_H */
