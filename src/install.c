@@ -39,6 +39,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "guc.h"
 #include "partition.h"
 #include "query.h"
 #include "store.h"
@@ -733,6 +734,7 @@ take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 					   get_relname_relid("events", namespace_id)),
 				   SECURITY_RESTRICTED_OPERATION);
 	rf_query_be_quiet();
+	rf_query_limit_lock_waits(rf_guc_lock_timeout);
 	create_view(namespace_id);
 	rf_store_require_same_columns(rf_store_in(namespace_id, false));
 	create_triggers(namespace_id);

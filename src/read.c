@@ -10,17 +10,20 @@
  * A read of a stream opens only the months between the stream's first and
  * last event.  Whether the stream is archived is read on the statement's
  * snapshot; those bounds are read as they are now, so that no event which the
- * snapshot shows can lie outside of them.
+ * snapshot shows can lie outside of them.  Where a leaf is younger than the
+ * snapshot, all months are opened.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "partition.h"
 #include "query.h"
@@ -67,6 +70,53 @@ static const RfStatement read_all[2][2] =
 	   3,
 	   {INT8OID, INT8OID, TEXTARRAYOID}}}};
 
+/*
+ * Have all leaves between the months been there when the snapshot was taken?
+ * A younger one has taken rows out of the default partition, and the snapshot
+ * still shows them there, outside of its bounds.
+ */
+static bool
+months_are_settled(Oid parent, DateADT from, DateADT to, Snapshot snapshot)
+{
+	List	 *leaves = rf_partition_list(parent);
+	ListCell *cell;
+	bool	  settled = true;
+
+	foreach(cell, leaves)
+	{
+		RfPartition *leaf = lfirst(cell);
+		HeapTuple	 tuple;
+
+		if (leaf->is_default || leaf->lower > to || from >= leaf->upper)
+			continue;
+		tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(leaf->relid));
+		if (!HeapTupleIsValid(tuple) ||
+			XidInMVCCSnapshot(HeapTupleHeaderGetXmin(tuple->t_data), snapshot))
+			settled = false;
+		if (HeapTupleIsValid(tuple))
+			ReleaseSysCache(tuple);
+	}
+	return settled;
+}
+
+/* The months that a read of a stream has to open. */
+static void
+choose_months(const RfStore *store, const RfStreamState *state, bool archived,
+			  DateADT *from, DateADT *to)
+{
+	Snapshot snapshot = GetActiveSnapshot();
+
+	*from = rf_partition_month_of(state->first_event_at);
+	*to = rf_partition_month_of(state->last_event_at);
+	if (months_are_settled(store->events_hot, *from, *to, snapshot) &&
+		(!archived ||
+		 (months_are_settled(store->events_cold, *from, *to, snapshot) &&
+		  months_are_settled(store->events_archive, *from, *to, snapshot))))
+		return;
+	*from = DATEVAL_NOBEGIN;
+	*to = DATEVAL_NOEND;
+}
+
 /* SQL interface */
 
 PG_FUNCTION_INFO_V1(rf_read_stream);
@@ -107,6 +157,8 @@ rf_read_stream(PG_FUNCTION_ARGS)
 	RfStreamState then;
 	RfStreamState now;
 	bool		  archived;
+	DateADT		  from;
+	DateADT		  to;
 	Datum		  values[5] = {0};
 	char		  nulls[5] = {' ', ' ', ' ', ' ', ' '};
 
@@ -123,8 +175,9 @@ rf_read_stream(PG_FUNCTION_ARGS)
 								 PG_GETARG_BOOL(4);
 	values[0] = PG_GETARG_DATUM(0);
 	values[1] = PG_ARGISNULL(1) ? Int32GetDatum(0) : PG_GETARG_DATUM(1);
-	values[3] = DateADTGetDatum(rf_partition_month_of(now.first_event_at));
-	values[4] = DateADTGetDatum(rf_partition_month_of(now.last_event_at));
+	choose_months(store, &now, archived, &from, &to);
+	values[3] = DateADTGetDatum(from);
+	values[4] = DateADTGetDatum(to);
 	run_read(fcinfo, store, &read_stream[archived][backward], values, nulls);
 	return (Datum) 0;
 }

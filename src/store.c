@@ -89,6 +89,7 @@ static HTAB	   *leaves = NULL;
 static RfStore *retired = NULL;
 static Oid		registry = InvalidOid;
 static Oid		extension_schema = InvalidOid;
+static bool		default_is_registered = false;
 static List	   *expected_writes = NIL;
 
 /* raised by each invalidation: what was read before may be out of date */
@@ -160,6 +161,7 @@ relation_changed(Datum arg, Oid relid)
 	if (!OidIsValid(relid) || relid == registry)
 	{
 		registry = extension_schema = InvalidOid;
+		default_is_registered = false;
 		relid = InvalidOid;
 	}
 	forget_stores(relid);
@@ -176,6 +178,7 @@ rf_store_forget_all(void)
 {
 	invalidations++;
 	registry = extension_schema = InvalidOid;
+	default_is_registered = false;
 	forget_stores(InvalidOid);
 	forget_leaves(InvalidOid);
 }
@@ -728,15 +731,30 @@ rf_store_list(const char *tenant, RfRight right)
 	return result;
 }
 
-/* The store that a tenant argument names, and the caller has the right to. */
+/*
+ * The store that a tenant argument names, and the caller has the right to.
+ * That the default store is registered is remembered: appends ask for it.
+ */
 RfStore *
 rf_store_get(const char *tenant, RfRight right)
 {
+	RfStore *store;
+
 	if (tenant != NULL && strcmp(tenant, "*") == 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("tenant \"*\" is not one store"),
 						errhint("Name one tenant.")));
-	return linitial(rf_store_list(tenant, right));
+	if (tenant != NULL || !default_is_registered)
+	{
+		uint64 seen = invalidations;
+
+		store = linitial(rf_store_list(tenant, right));
+		default_is_registered = tenant == NULL && seen == invalidations;
+		return store;
+	}
+	store = rf_store_in(rf_store_extension_schema(), false);
+	require_right(store, right);
+	return store;
 }
 
 /* The store whose events a trigger was fired for. */

@@ -86,11 +86,13 @@ require_no_cold_events(RfStore *store, Oid parent)
 				 NULL, NULL);
 	if (rf_query_run(rf_store_plan_for(store, &has_rows, parent, InvalidOid),
 					 NULL, NULL) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("\"%s\" of schema \"%s\" still holds cold events",
-						get_rel_name(parent), store->schema),
-				 errhint("Reactivate the archived streams first.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("\"%s\" of schema \"%s\" still holds cold events",
+					get_rel_name(parent), store->schema),
+			 errhint(
+				 "Bring the cold events back with rf_archive_reactivate().")));
 	rf_query_end(&scope);
 }
 
