@@ -77,7 +77,7 @@ rf_compat_find_setting(const char *name)
  */
 static inline TM_Result
 rf_compat_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot,
-					   TM_FailureData *failure, LockTupleMode *mode,
+					   bool wait, TM_FailureData *failure, LockTupleMode *mode,
 					   bool *need_indexes)
 {
 #if PG_VERSION_NUM >= 160000
@@ -88,7 +88,7 @@ rf_compat_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot,
 	TM_Result result;
 
 	result = table_tuple_update(rel, tid, slot, GetCurrentCommandId(true),
-								InvalidSnapshot, InvalidSnapshot, true, failure,
+								InvalidSnapshot, InvalidSnapshot, wait, failure,
 								mode, &update_indexes);
 #if PG_VERSION_NUM >= 160000
 	*need_indexes = update_indexes != TU_None;
@@ -100,13 +100,14 @@ rf_compat_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot,
 
 static inline void
 rf_compat_insert_index_entries(ResultRelInfo *result, TupleTableSlot *slot,
-							   EState *estate)
+							   EState *estate, bool update)
 {
 #if PG_VERSION_NUM >= 160000
-	(void) ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL,
+	(void) ExecInsertIndexTuples(result, slot, estate, update, false, NULL, NIL,
 								 false);
 #else
-	(void) ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL);
+	(void) ExecInsertIndexTuples(result, slot, estate, update, false, NULL,
+								 NIL);
 #endif
 }
 

@@ -14,9 +14,10 @@
  * Nothing here loops over batches or commits: the owner of the loop does
  * (worker.c), and what to move is decided elsewhere (policy.c).
  *
- * When a batch may have emptied the hot part of a stream, the stream's row is
- * locked, and the hot leaves between its first and last event are looked
- * through with a snapshot taken under the lock.  An append in flight raises
+ * When a batch seems to have emptied the hot part of a stream, the stream is
+ * closed, which locks its row, and then the hot leaves between its first and
+ * last event are looked through with a snapshot taken under that lock; where
+ * there is an event, it is reopened at once.  An append in flight raises
  * the head later, under that same lock, and so reopens the stream; one that
  * committed before is seen.  A month that is made at the same time takes rows
  * out of the default partition, on which a lock keeps it waiting.  Rows of
@@ -163,22 +164,6 @@ static const RfStatement find_doubles =
 	 1,
 	 {TIMESTAMPTZOID}};
 
-static const RfStatement lock_open_streams =
-	{"SELECT stream_id, first_event_at, last_event_at FROM {streams}"
-	 " WHERE stream_id = ANY ($1) AND archived_at IS NULL"
-	 " ORDER BY stream_id FOR NO KEY UPDATE SKIP LOCKED",
-	 1,
-	 {UUIDARRAYOID}};
-
-static const RfStatement close_streams =
-	{"UPDATE {streams} SET archived_at = now(),"
-	 " archived_by = '" RF_CLOSED_BY "', archive_reason = '" RF_CLOSED_REASON
-	 "',"
-	 " retention_class = 'cold', updated_at = now()"
-	 " WHERE stream_id = ANY ($1)",
-	 1,
-	 {UUIDARRAYOID}};
-
 static const RfStatement lock_archived =
 	{"SELECT 1 FROM {streams} WHERE stream_id = $1 AND archived_at IS NOT NULL"
 	 " FOR NO KEY UPDATE",
@@ -204,25 +189,6 @@ is_hot_leaf(const RfStore *store, Oid leaf)
  * Closing
  */
 
-typedef struct UuidList
-{
-	Datum *ids;
-	int	   count;
-} UuidList;
-
-static void
-make_list(UuidList *list, int room)
-{
-	list->ids = palloc(sizeof(Datum) * Max(room, 1));
-	list->count = 0;
-}
-
-static ArrayType *
-list_as_array(const UuidList *list)
-{
-	return rf_query_array(list->ids, list->count, UUIDOID);
-}
-
 /*
  * Does the hot tier hold an event of the stream?  The default partition and
  * the late months, where it most likely has one, come last in the list.
@@ -245,14 +211,47 @@ stream_is_hot(List *leaves, const pg_uuid_t *id, TimestampTz first,
 	return false;
 }
 
+/* Streams that a batch touched, sorted. */
+typedef struct Sorted
+{
+	RfCandidate *empty; /* seem to have no hot event left */
+	int			 nempty;
+	Datum		*later; /* to be looked at again when the move ends */
+	int			 nlater;
+} Sorted;
+
 /*
  * Sort streams without a lock: those that look empty, and those to be looked
  * at again when the move ends, because their last event lies in a later leaf,
  * or because somebody may be about to reactivate them.
  */
 static void
+sort_stream(RfStore *store, List *leaves, Datum id, DateADT upper,
+			Snapshot snapshot, Sorted *sorted)
+{
+	RfStreamState state;
+
+	rf_stream_read(store, DatumGetUUIDP(id), snapshot, &state);
+	if (!state.exists || (state.archived && !state.held))
+		return;
+	if (state.archived || rf_partition_month_of(state.last_event_at) >= upper)
+		sorted->later[sorted->nlater++] = id;
+	else if (!stream_is_hot(leaves, DatumGetUUIDP(id), state.first_event_at,
+							state.last_event_at, snapshot))
+	{
+		RfCandidate *candidate = &sorted->empty[sorted->nempty++];
+
+		candidate->stream_id = *DatumGetUUIDP(id);
+		candidate->tid = state.tid;
+		candidate->first_event_at = state.first_event_at;
+		candidate->last_event_at = state.last_event_at;
+		candidate->closed = false;
+	}
+}
+
+static void
 sort_streams(RfStore *store, List *leaves, ArrayType *streams, DateADT upper,
-			 UuidList *empty, UuidList *later)
+			 Sorted *sorted)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	Datum	*ids;
@@ -260,65 +259,62 @@ sort_streams(RfStore *store, List *leaves, ArrayType *streams, DateADT upper,
 
 	deconstruct_array(streams, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids,
 					  NULL, &count);
-	make_list(empty, count);
-	make_list(later, count);
+	sorted->empty = palloc(sizeof(RfCandidate) * Max(count, 1));
+	sorted->later = palloc(sizeof(Datum) * Max(count, 1));
+	sorted->nempty = sorted->nlater = 0;
 	for (int i = 0; i < count; i++)
 	{
-		pg_uuid_t	 *id = DatumGetUUIDP(ids[i]);
-		RfStreamState state;
-
 		CHECK_FOR_INTERRUPTS();
-		rf_stream_read(store, id, snapshot, &state);
-		if (!state.exists || (state.archived && !state.held))
-			continue;
-		if (state.archived ||
-			rf_partition_month_of(state.last_event_at) >= upper)
-			later->ids[later->count++] = ids[i];
-		else if (!stream_is_hot(leaves, id, state.first_event_at,
-								state.last_event_at, snapshot))
-			empty->ids[empty->count++] = ids[i];
+		sort_stream(store, leaves, ids[i], upper, snapshot, sorted);
 	}
 	UnregisterSnapshot(snapshot);
 }
 
 /*
- * Lock the streams that look empty, and look again under the lock, with what
- * has committed until then.  Those that others hold go to the later ones.
+ * Look at the streams that were closed again, now that we hold their rows,
+ * with what has committed until then.  An append that comes later finds them
+ * closed, and reopens them.
  */
 static void
-lock_empty(RfStore *store, List *leaves, UuidList *empty, UuidList *later)
+reopen_hot(RfStore *store, List *leaves, Sorted *sorted)
 {
-	Datum	 value = PointerGetDatum(list_as_array(empty));
-	UuidList locked;
-	Snapshot snapshot;
-	uint64	 rows;
-	int		 asked = empty->count;
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Datum	*hot = palloc(sizeof(Datum) * sorted->nempty);
+	int		 nhot = 0;
 
-	rows = rf_query_run(rf_store_plan(store, &lock_open_streams), &value, NULL);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	make_list(&locked, rows);
-	for (uint64 i = 0; i < rows; i++)
+	for (int i = 0; i < sorted->nempty; i++)
 	{
-		Datum id = rf_query_must(i, 1);
+		RfCandidate *candidate = &sorted->empty[i];
 
 		CHECK_FOR_INTERRUPTS();
-		if (!stream_is_hot(leaves, DatumGetUUIDP(id),
-						   DatumGetTimestampTz(rf_query_must(i, 2)),
-						   DatumGetTimestampTz(rf_query_must(i, 3)), snapshot))
-			locked.ids[locked.count++] = id;
+		if (!candidate->closed ||
+			!stream_is_hot(leaves, &candidate->stream_id,
+						   candidate->first_event_at, candidate->last_event_at,
+						   snapshot))
+			continue;
+		candidate->closed = false;
+		hot[nhot++] = UUIDPGetDatum(&candidate->stream_id);
 	}
 	UnregisterSnapshot(snapshot);
-	for (int i = 0; rows < asked && i < asked; i++)
-	{
-		bool found = false;
+	if (nhot > 0)
+		rf_stream_reopen(store, rf_query_array(hot, nhot, UUIDOID));
+}
 
-		for (uint64 row = 0; row < rows && !found; row++)
-			found = rf_uuid_equal(DatumGetUUIDP(rf_query_must(row, 1)),
-								  DatumGetUUIDP(empty->ids[i]));
-		if (!found)
-			later->ids[later->count++] = empty->ids[i];
+static void
+log_closes(RfStore *store, const Sorted *sorted)
+{
+	Datum *closed = palloc(sizeof(Datum) * sorted->nempty);
+	int	   nclosed = 0;
+
+	for (int i = 0; i < sorted->nempty; i++)
+	{
+		if (sorted->empty[i].closed)
+			closed[nclosed++] = UUIDPGetDatum(&sorted->empty[i].stream_id);
 	}
-	*empty = locked;
+	if (nclosed > 0)
+		rf_ledger_write_streams(store, "close",
+								rf_query_array(closed, nclosed, UUIDOID),
+								RF_CLOSED_REASON);
 }
 
 /*
@@ -329,22 +325,26 @@ lock_empty(RfStore *store, List *leaves, UuidList *empty, UuidList *later)
 static ArrayType *
 close_empty(RfStore *store, ArrayType *streams, DateADT upper)
 {
-	List	*leaves = rf_partition_list(store->events_hot);
-	UuidList empty;
-	UuidList later;
+	List  *leaves = rf_partition_list(store->events_hot);
+	Sorted sorted;
 
-	sort_streams(store, leaves, streams, upper, &empty, &later);
-	if (empty.count > 0)
-		lock_empty(store, leaves, &empty, &later);
-	if (empty.count > 0)
+	sort_streams(store, leaves, streams, upper, &sorted);
+	if (sorted.nempty > 0)
 	{
-		ArrayType *ids = list_as_array(&empty);
-		Datum	   value = PointerGetDatum(ids);
-
-		rf_query_run(rf_store_plan(store, &close_streams), &value, NULL);
-		rf_ledger_write_streams(store, "close", ids, RF_CLOSED_REASON);
+		RF_WAIT_POINT("close_before_lock");
+		rf_stream_close(store, sorted.empty, sorted.nempty);
+		for (int i = 0; i < sorted.nempty; i++)
+		{
+			if (!sorted.empty[i].closed)
+				sorted.later[sorted.nlater++] = UUIDPGetDatum(
+					&sorted.empty[i].stream_id);
+		}
+		reopen_hot(store, leaves, &sorted);
+		log_closes(store, &sorted);
 	}
-	return later.count > 0 ? list_as_array(&later) : NULL;
+	return sorted.nlater > 0 ?
+			   rf_query_array(sorted.later, sorted.nlater, UUIDOID) :
+			   NULL;
 }
 
 static ArrayType *

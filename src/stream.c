@@ -41,6 +41,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -103,6 +104,25 @@ static const RfStatement lower_by =
 	{"UPDATE {streams} SET last_seq = last_seq - $2 WHERE stream_id = $1",
 	 2,
 	 {UUIDOID, INT4OID}};
+
+static const RfStatement close_streams =
+	{"WITH free AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"
+	 " WHERE stream_id = ANY ($1) AND archived_at IS NULL"
+	 " ORDER BY stream_id FOR NO KEY UPDATE SKIP LOCKED)"
+	 " UPDATE {streams} SET archived_at = now(),"
+	 " archived_by = '" RF_CLOSED_BY "',"
+	 " archive_reason = '" RF_CLOSED_REASON "',"
+	 " retention_class = 'cold', updated_at = now()"
+	 " FROM free WHERE stream_id = id RETURNING stream_id",
+	 1,
+	 {UUIDARRAYOID}};
+
+static const RfStatement reopen_streams =
+	{"UPDATE {streams} SET archived_at = NULL, archived_by = NULL,"
+	 " archive_reason = NULL, retention_class = 'hot'"
+	 " WHERE stream_id = ANY ($1)",
+	 1,
+	 {UUIDARRAYOID}};
 
 static const RfStatement raise_one =
 	{"UPDATE {streams} SET last_seq = $3,"
@@ -243,6 +263,202 @@ rf_stream_lock(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
 }
 
 /*
+ * Rows on the heap
+ */
+
+/* What it takes to update rows of rf_streams on the heap. */
+typedef struct HeapWriter
+{
+	Relation		rel;
+	TupleTableSlot *old;
+	TupleTableSlot *new;
+	EState		  *estate;
+	ResultRelInfo *result; /* opened for the first that needs indexes */
+} HeapWriter;
+
+/* May rows be updated without the executor's triggers and checks? */
+static bool
+heap_suffices(Relation rel)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+	TupleDesc	 tupdesc = RelationGetDescr(rel);
+
+	if (IsolationUsesXactSnapshot() || rel->rd_rules != NULL ||
+		rel->rd_rel->relkind != RELKIND_RELATION)
+		return false;
+	if (tupdesc->constr != NULL && tupdesc->constr->has_generated_stored)
+		return false;
+	return triggers == NULL || !(triggers->trig_update_before_row ||
+								 triggers->trig_update_after_row ||
+								 triggers->trig_update_before_statement ||
+								 triggers->trig_update_after_statement);
+}
+
+static bool
+text_is(TupleTableSlot *slot, AttrNumber column, const char *value)
+{
+	text *found;
+
+	if (slot->tts_isnull[column - 1])
+		return false;
+	found = DatumGetTextPP(slot->tts_values[column - 1]);
+	return VARSIZE_ANY_EXHDR(found) == strlen(value) &&
+		   memcmp(VARDATA_ANY(found), value, strlen(value)) == 0;
+}
+
+/* Was the stream archived by a move? */
+static bool
+is_closed(TupleTableSlot *slot)
+{
+	return text_is(slot, STREAMS_ARCHIVED_BY, RF_CLOSED_BY) &&
+		   text_is(slot, STREAMS_ARCHIVE_REASON, RF_CLOSED_REASON);
+}
+
+static void
+set_column(TupleTableSlot *slot, AttrNumber column, Datum value)
+{
+	slot->tts_values[column - 1] = value;
+	slot->tts_isnull[column - 1] = false;
+}
+
+/* Is it the version that was read, of a stream that is as it is relied on? */
+static bool
+is_version_read(TupleTableSlot *slot, const RfRaise *raise)
+{
+	bool archived = !slot->tts_isnull[STREAMS_ARCHIVED_AT - 1];
+
+	return rf_uuid_equal(DatumGetUUIDP(slot->tts_values[STREAMS_STREAM_ID - 1]),
+						 &raise->stream_id) &&
+		   DatumGetInt32(slot->tts_values[STREAMS_LAST_SEQ - 1]) ==
+			   raise->base &&
+		   (raise->expected == RF_EXPECT_NOTHING ||
+			archived == (raise->expected == RF_EXPECT_ARCHIVED));
+}
+
+static void
+copy_version(HeapWriter *writer)
+{
+	int natts = writer->old->tts_tupleDescriptor->natts;
+
+	ExecClearTuple(writer->new);
+	memcpy(writer->new->tts_values, writer->old->tts_values,
+		   sizeof(Datum) * natts);
+	memcpy(writer->new->tts_isnull, writer->old->tts_isnull,
+		   sizeof(bool) * natts);
+	set_column(writer->new, STREAMS_UPDATED_AT,
+			   TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
+}
+
+/* The new version of a row, as raise_one would make it. */
+static void
+fill_new_version(HeapWriter *writer, const RfRaise *raise)
+{
+	TupleTableSlot *old = writer->old;
+	TupleTableSlot *new = writer->new;
+	TimestampTz first = raise->first;
+	TimestampTz last = raise->last;
+
+	copy_version(writer);
+	if (!old->tts_isnull[STREAMS_FIRST_EVENT_AT - 1])
+		first = Min(first, DatumGetTimestampTz(
+							   old->tts_values[STREAMS_FIRST_EVENT_AT - 1]));
+	if (!old->tts_isnull[STREAMS_LAST_EVENT_AT - 1])
+		last = Max(last, DatumGetTimestampTz(
+							 old->tts_values[STREAMS_LAST_EVENT_AT - 1]));
+	set_column(new, STREAMS_LAST_SEQ, Int32GetDatum(raise->head));
+	set_column(new, STREAMS_FIRST_EVENT_AT, TimestampTzGetDatum(first));
+	set_column(new, STREAMS_LAST_EVENT_AT, TimestampTzGetDatum(last));
+	if (raise->reopens && is_closed(old))
+	{
+		new->tts_isnull[STREAMS_ARCHIVED_AT - 1] = true;
+		new->tts_isnull[STREAMS_ARCHIVED_BY - 1] = true;
+		new->tts_isnull[STREAMS_ARCHIVE_REASON - 1] = true;
+		set_column(new, STREAMS_RETENTION_CLASS, CStringGetTextDatum("hot"));
+	}
+	ExecStoreVirtualTuple(new);
+}
+
+/* The row moved to another page: its indexes have to know. */
+static void
+insert_index_entries(HeapWriter *writer)
+{
+	if (writer->result == NULL)
+	{
+		writer->estate = CreateExecutorState();
+		writer->result = makeNode(ResultRelInfo);
+		InitResultRelInfo(writer->result, writer->rel, 0, NULL, 0);
+		ExecOpenIndices(writer->result, false);
+	}
+	rf_compat_insert_index_entries(writer->result, writer->new, writer->estate,
+								   true);
+	ResetPerTupleExprContext(writer->estate);
+}
+
+/*
+ * Put the new version of the row in the place of the one at tid, waiting for
+ * who holds it or not.
+ */
+static TM_Result
+write_version(HeapWriter *writer, ItemPointer tid, bool wait)
+{
+	TM_FailureData failure;
+	LockTupleMode  mode;
+	bool		   need_indexes;
+	TM_Result result = rf_compat_tuple_update(writer->rel, tid, writer->new,
+											  wait, &failure, &mode,
+											  &need_indexes);
+
+	if (result == TM_Ok && need_indexes)
+		insert_index_entries(writer);
+	return result;
+}
+
+static bool
+fetch_version(HeapWriter *writer, ItemPointer tid)
+{
+	if (!table_tuple_fetch_row_version(writer->rel, tid, SnapshotSelf,
+									   writer->old))
+		return false;
+	slot_getallattrs(writer->old);
+	return true;
+}
+
+/*
+ * Update the version of a row that was read.  False when there is a newer
+ * one, or none any more.
+ */
+static bool
+raise_on_heap(HeapWriter *writer, RfRaise *raise)
+{
+	if (!fetch_version(writer, &raise->tid) ||
+		!is_version_read(writer->old, raise))
+		return false;
+	fill_new_version(writer, raise);
+	return write_version(writer, &raise->tid, true) == TM_Ok;
+}
+
+static void
+begin_heap(HeapWriter *writer, Relation rel)
+{
+	memset(writer, 0, sizeof(*writer));
+	writer->rel = rel;
+	writer->old = table_slot_create(rel, NULL);
+	writer->new = table_slot_create(rel, NULL);
+}
+
+static void
+end_heap(HeapWriter *writer)
+{
+	if (writer->result != NULL)
+	{
+		ExecCloseIndices(writer->result);
+		FreeExecutorState(writer->estate);
+	}
+	ExecDropSingleTupleTableSlot(writer->old);
+	ExecDropSingleTupleTableSlot(writer->new);
+}
+
+/*
  * The head, raised at once
  */
 
@@ -265,15 +481,10 @@ require_room(RfStore *store, const pg_uuid_t *id, int32 by)
 		rf_stream_report_full(id);
 }
 
-/*
- * Raise the head of a stream by so many events, and return the new head; the
- * stream's row stays locked until the transaction ends.  A stream that is not
- * there is made.  With reopen, a closed stream is open again afterwards.
- */
-int32
-rf_stream_raise(RfStore *store, const pg_uuid_t *id, int32 by,
-				TimestampTz first, TimestampTz last, bool reopen,
-				bool *archived)
+static int32
+raise_by_statement(RfStore *store, const pg_uuid_t *id, int32 by,
+				   TimestampTz first, TimestampTz last, bool reopen,
+				   bool *archived)
 {
 	RfScope scope;
 	Datum	values[5];
@@ -284,7 +495,6 @@ rf_stream_raise(RfStore *store, const pg_uuid_t *id, int32 by,
 	values[2] = TimestampTzGetDatum(first);
 	values[3] = TimestampTzGetDatum(last);
 	values[4] = BoolGetDatum(reopen);
-
 	rf_query_begin(&scope, store->owner, 0);
 	while (rf_query_run(rf_store_plan(store, &raise_by), values, NULL) == 0)
 	{
@@ -298,6 +508,98 @@ rf_stream_raise(RfStore *store, const pg_uuid_t *id, int32 by,
 	return head;
 }
 
+static void
+create_row(RfStore *store, const pg_uuid_t *id)
+{
+	RfScope scope;
+	Datum	value = UUIDPGetDatum(id);
+
+	rf_query_begin(&scope, store->owner, 0);
+	rf_query_run(rf_store_plan(store, &create_stream), &value, NULL);
+	rf_query_end(&scope);
+}
+
+/* Lock the newest version of the row, whatever becomes of the one at tid. */
+static bool
+lock_newest(HeapWriter *writer, ItemPointer tid)
+{
+	TM_FailureData failure;
+
+	if (table_tuple_lock(writer->rel, tid, SnapshotSelf, writer->old,
+						 GetCurrentCommandId(false), LockTupleNoKeyExclusive,
+						 LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+						 &failure) != TM_Ok)
+		return false;
+	slot_getallattrs(writer->old);
+	*tid = writer->old->tts_tid;
+	return true;
+}
+
+/* Raise the version that writer->old shows by so many events. */
+static bool
+raise_version(HeapWriter *writer, RfRaise *raise, int32 by, bool *archived)
+{
+	TupleTableSlot *old = writer->old;
+
+	raise->base = DatumGetInt32(old->tts_values[STREAMS_LAST_SEQ - 1]);
+	if (raise->base > PG_INT32_MAX - by)
+		rf_stream_report_full(&raise->stream_id);
+	raise->head = raise->base + by;
+	fill_new_version(writer, raise);
+	*archived = !writer->new->tts_isnull[STREAMS_ARCHIVED_AT - 1];
+	return write_version(writer, &raise->tid, true) == TM_Ok;
+}
+
+/*
+ * Raise the head of a stream by so many events, and return the new head; the
+ * stream's row stays locked until the transaction ends.  A stream that is not
+ * there is made.  With reopen, a closed stream is open again afterwards.
+ *
+ * The version that was read is updated if it is still the newest; else the
+ * newest is locked, which waits in line, and updated.
+ */
+int32
+rf_stream_raise(RfStore *store, const pg_uuid_t *id, int32 by,
+				TimestampTz first, TimestampTz last, bool reopen,
+				bool *archived)
+{
+	Relation   rel = table_open(store->streams, RowExclusiveLock);
+	RfRaise	   raise = {.stream_id = *id,
+						.first = first,
+						.last = last,
+						.reopens = reopen};
+	HeapWriter writer;
+	bool	   raised = false;
+
+	if (!heap_suffices(rel))
+	{
+		table_close(rel, NoLock);
+		return raise_by_statement(store, id, by, first, last, reopen, archived);
+	}
+	begin_heap(&writer, rel);
+	while (!raised)
+	{
+		RfStreamState state;
+
+		CHECK_FOR_INTERRUPTS();
+		rf_stream_read_latest(store, id, &state);
+		if (!state.exists)
+		{
+			create_row(store, id);
+			continue;
+		}
+		raise.tid = state.tid;
+		raised = fetch_version(&writer, &raise.tid) &&
+				 raise_version(&writer, &raise, by, archived);
+		if (!raised && lock_newest(&writer, &raise.tid))
+			raised = raise_version(&writer, &raise, by, archived);
+	}
+	end_heap(&writer);
+	table_close(rel, NoLock);
+	CommandCounterIncrement();
+	return raise.head;
+}
+
 /* Take a raise of this transaction back, of which no number was used. */
 void
 rf_stream_lower(RfStore *store, const pg_uuid_t *id, int32 by)
@@ -309,6 +611,112 @@ rf_stream_lower(RfStore *store, const pg_uuid_t *id, int32 by)
 	values[1] = Int32GetDatum(by);
 	rf_query_begin(&scope, store->owner, 0);
 	rf_query_run(rf_store_plan(store, &lower_by), values, NULL);
+	rf_query_end(&scope);
+}
+
+/*
+ * Closing
+ */
+
+static void
+close_by_query(RfStore *store, RfCandidate *candidates, int count)
+{
+	Datum  *ids = palloc(sizeof(Datum) * count);
+	Datum	value;
+	RfScope scope;
+	uint64	rows;
+
+	for (int i = 0; i < count; i++)
+		ids[i] = UUIDPGetDatum(&candidates[i].stream_id);
+	value = PointerGetDatum(rf_query_array(ids, count, UUIDOID));
+	rf_query_begin(&scope, store->owner, 0);
+	rows = rf_query_run(rf_store_plan(store, &close_streams), &value, NULL);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		pg_uuid_t *id = DatumGetUUIDP(rf_query_must(row, 1));
+
+		for (int i = 0; i < count; i++)
+			candidates[i].closed |= rf_uuid_equal(id, &candidates[i].stream_id);
+	}
+	rf_query_end(&scope);
+	pfree(ids);
+}
+
+static void
+fill_closed_version(HeapWriter *writer)
+{
+	copy_version(writer);
+	set_column(writer->new, STREAMS_ARCHIVED_AT,
+			   TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
+	set_column(writer->new, STREAMS_ARCHIVED_BY,
+			   CStringGetTextDatum(RF_CLOSED_BY));
+	set_column(writer->new, STREAMS_ARCHIVE_REASON,
+			   CStringGetTextDatum(RF_CLOSED_REASON));
+	set_column(writer->new, STREAMS_RETENTION_CLASS,
+			   CStringGetTextDatum("cold"));
+	ExecStoreVirtualTuple(writer->new);
+}
+
+/* Close a stream, unless its row has changed or somebody holds it. */
+static bool
+close_on_heap(HeapWriter *writer, RfCandidate *candidate)
+{
+	TupleTableSlot *old = writer->old;
+
+	if (!fetch_version(writer, &candidate->tid) ||
+		!rf_uuid_equal(DatumGetUUIDP(old->tts_values[STREAMS_STREAM_ID - 1]),
+					   &candidate->stream_id) ||
+		!old->tts_isnull[STREAMS_ARCHIVED_AT - 1])
+		return false;
+	fill_closed_version(writer);
+	return write_version(writer, &candidate->tid, false) == TM_Ok;
+}
+
+/*
+ * Archive streams that seem to have no hot event left, and lock their rows by
+ * that.  Nobody is waited for: what others hold or have changed stays as it
+ * is.  The caller looks again, and reopens those that have a hot event after
+ * all.
+ */
+void
+rf_stream_close(RfStore *store, RfCandidate *candidates, int count)
+{
+	Relation   rel = table_open(store->streams, RowExclusiveLock);
+	HeapWriter writer;
+
+	if (!heap_suffices(rel))
+		close_by_query(store, candidates, count);
+	else
+	{
+		MemoryContext old = CurrentMemoryContext;
+		MemoryContext context = AllocSetContextCreate(old, "Rillflow closing",
+													  ALLOCSET_SMALL_SIZES);
+
+		begin_heap(&writer, rel);
+		for (int i = 0; i < count; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			MemoryContextSwitchTo(context);
+			candidates[i].closed = close_on_heap(&writer, &candidates[i]);
+			MemoryContextSwitchTo(old);
+			MemoryContextReset(context);
+		}
+		end_heap(&writer);
+		MemoryContextDelete(context);
+		CommandCounterIncrement();
+	}
+	table_close(rel, NoLock);
+}
+
+/* Take closes of this transaction back. */
+void
+rf_stream_reopen(RfStore *store, ArrayType *streams)
+{
+	RfScope scope;
+	Datum	value = PointerGetDatum(streams);
+
+	rf_query_begin(&scope, store->owner, 0);
+	rf_query_run(rf_store_plan(store, &reopen_streams), &value, NULL);
 	rf_query_end(&scope);
 }
 
@@ -370,180 +778,22 @@ raise_by_query(RfStore *store, const RfRaise *raise)
 	rf_query_end(&scope);
 }
 
-/* What it takes to update rows of rf_streams on the heap. */
-typedef struct HeapRaiser
-{
-	Relation		rel;
-	TupleTableSlot *old;
-	TupleTableSlot *new;
-	EState		  *estate;
-	ResultRelInfo *result; /* opened for the first that needs indexes */
-} HeapRaiser;
-
-/* May rows be updated without the executor's triggers and checks? */
-static bool
-heap_suffices(Relation rel)
-{
-	TriggerDesc *triggers = rel->trigdesc;
-	TupleDesc	 tupdesc = RelationGetDescr(rel);
-
-	if (IsolationUsesXactSnapshot() || rel->rd_rules != NULL ||
-		rel->rd_rel->relkind != RELKIND_RELATION)
-		return false;
-	if (tupdesc->constr != NULL && tupdesc->constr->has_generated_stored)
-		return false;
-	return triggers == NULL || !(triggers->trig_update_before_row ||
-								 triggers->trig_update_after_row ||
-								 triggers->trig_update_before_statement ||
-								 triggers->trig_update_after_statement);
-}
-
-static bool
-text_is(TupleTableSlot *slot, AttrNumber column, const char *value)
-{
-	text *found;
-
-	if (slot->tts_isnull[column - 1])
-		return false;
-	found = DatumGetTextPP(slot->tts_values[column - 1]);
-	return VARSIZE_ANY_EXHDR(found) == strlen(value) &&
-		   memcmp(VARDATA_ANY(found), value, strlen(value)) == 0;
-}
-
-static void
-set_column(TupleTableSlot *slot, AttrNumber column, Datum value)
-{
-	slot->tts_values[column - 1] = value;
-	slot->tts_isnull[column - 1] = false;
-}
-
-/* Is it the version that was read, of a stream that is as it is relied on? */
-static bool
-is_version_read(TupleTableSlot *slot, const RfRaise *raise)
-{
-	bool archived = !slot->tts_isnull[STREAMS_ARCHIVED_AT - 1];
-
-	return rf_uuid_equal(DatumGetUUIDP(slot->tts_values[STREAMS_STREAM_ID - 1]),
-						 &raise->stream_id) &&
-		   DatumGetInt32(slot->tts_values[STREAMS_LAST_SEQ - 1]) ==
-			   raise->base &&
-		   (raise->expected == RF_EXPECT_NOTHING ||
-			archived == (raise->expected == RF_EXPECT_ARCHIVED));
-}
-
-/* The new version of a row, as raise_one would make it. */
-static void
-fill_new_version(HeapRaiser *raiser, const RfRaise *raise)
-{
-	TupleTableSlot *old = raiser->old;
-	TupleTableSlot *new = raiser->new;
-	int			natts = old->tts_tupleDescriptor->natts;
-	TimestampTz first = raise->first;
-	TimestampTz last = raise->last;
-
-	ExecClearTuple(new);
-	memcpy(new->tts_values, old->tts_values, sizeof(Datum) * natts);
-	memcpy(new->tts_isnull, old->tts_isnull, sizeof(bool) * natts);
-	if (!old->tts_isnull[STREAMS_FIRST_EVENT_AT - 1])
-		first = Min(first, DatumGetTimestampTz(
-							   old->tts_values[STREAMS_FIRST_EVENT_AT - 1]));
-	if (!old->tts_isnull[STREAMS_LAST_EVENT_AT - 1])
-		last = Max(last, DatumGetTimestampTz(
-							 old->tts_values[STREAMS_LAST_EVENT_AT - 1]));
-	set_column(new, STREAMS_LAST_SEQ, Int32GetDatum(raise->head));
-	set_column(new, STREAMS_FIRST_EVENT_AT, TimestampTzGetDatum(first));
-	set_column(new, STREAMS_LAST_EVENT_AT, TimestampTzGetDatum(last));
-	set_column(new, STREAMS_UPDATED_AT,
-			   TimestampTzGetDatum(GetCurrentTransactionStartTimestamp()));
-	if (raise->reopens && text_is(old, STREAMS_ARCHIVED_BY, RF_CLOSED_BY) &&
-		text_is(old, STREAMS_ARCHIVE_REASON, RF_CLOSED_REASON))
-	{
-		new->tts_isnull[STREAMS_ARCHIVED_AT - 1] = true;
-		new->tts_isnull[STREAMS_ARCHIVED_BY - 1] = true;
-		new->tts_isnull[STREAMS_ARCHIVE_REASON - 1] = true;
-		set_column(new, STREAMS_RETENTION_CLASS, CStringGetTextDatum("hot"));
-	}
-	ExecStoreVirtualTuple(new);
-}
-
-/* The row moved to another page: its indexes have to know. */
-static void
-insert_index_entries(HeapRaiser *raiser)
-{
-	if (raiser->result == NULL)
-	{
-		raiser->estate = CreateExecutorState();
-		raiser->result = makeNode(ResultRelInfo);
-		InitResultRelInfo(raiser->result, raiser->rel, 0, NULL, 0);
-		ExecOpenIndices(raiser->result, false);
-	}
-	rf_compat_insert_index_entries(raiser->result, raiser->new, raiser->estate);
-	ResetPerTupleExprContext(raiser->estate);
-}
-
-/*
- * Update the version of the row that was read.  False when there is a newer
- * one, or none any more.
- */
-static bool
-raise_on_heap(HeapRaiser *raiser, RfRaise *raise)
-{
-	TM_FailureData failure;
-	LockTupleMode  mode;
-	bool		   need_indexes;
-
-	if (!table_tuple_fetch_row_version(raiser->rel, &raise->tid, SnapshotSelf,
-									   raiser->old))
-		return false;
-	slot_getallattrs(raiser->old);
-	if (!is_version_read(raiser->old, raise))
-		return false;
-	fill_new_version(raiser, raise);
-	if (rf_compat_tuple_update(raiser->rel, &raise->tid, raiser->new, &failure,
-							   &mode, &need_indexes) != TM_Ok)
-		return false;
-	if (need_indexes)
-		insert_index_entries(raiser);
-	return true;
-}
-
-static void
-begin_heap(HeapRaiser *raiser, Relation rel)
-{
-	memset(raiser, 0, sizeof(*raiser));
-	raiser->rel = rel;
-	raiser->old = table_slot_create(rel, NULL);
-	raiser->new = table_slot_create(rel, NULL);
-}
-
-static void
-end_heap(HeapRaiser *raiser)
-{
-	if (raiser->result != NULL)
-	{
-		ExecCloseIndices(raiser->result);
-		FreeExecutorState(raiser->estate);
-	}
-	ExecDropSingleTupleTableSlot(raiser->old);
-	ExecDropSingleTupleTableSlot(raiser->new);
-}
-
 static void
 raise_existing(RfStore *store, RfRaise *raises, int count)
 {
 	Relation   rel = table_open(store->streams, RowExclusiveLock);
 	bool	   on_heap = heap_suffices(rel);
-	HeapRaiser raiser;
+	HeapWriter writer;
 
-	begin_heap(&raiser, rel);
+	begin_heap(&writer, rel);
 	for (int i = 0; i < count; i++)
 	{
 		if (!raises[i].exists)
 			continue;
-		if (!on_heap || !raise_on_heap(&raiser, &raises[i]))
+		if (!on_heap || !raise_on_heap(&writer, &raises[i]))
 			raise_by_query(store, &raises[i]);
 	}
-	end_heap(&raiser);
+	end_heap(&writer);
 	table_close(rel, NoLock);
 	CommandCounterIncrement();
 }

@@ -12,6 +12,7 @@
 
 #include "storage/itemptr.h"
 #include "store.h"
+#include "utils/array.h"
 #include "utils/snapshot.h"
 
 /* What rf_streams says of a stream. */
@@ -25,6 +26,16 @@ typedef struct RfStreamState
 	TimestampTz		first_event_at; /* DT_NOEND, DT_NOBEGIN when it has none */
 	TimestampTz		last_event_at;
 } RfStreamState;
+
+/* A stream that seems to have no hot event left. */
+typedef struct RfCandidate
+{
+	pg_uuid_t		stream_id;
+	ItemPointerData tid; /* version of the row that was read */
+	TimestampTz		first_event_at;
+	TimestampTz		last_event_at;
+	bool			closed; /* set when it has been archived */
+} RfCandidate;
 
 /* What an INSERT has found a stream to be, and relies on. */
 typedef enum RfExpected
@@ -63,6 +74,10 @@ extern int32 rf_stream_raise(RfStore *store, const pg_uuid_t *id, int32 by,
 							 bool *archived);
 extern void	 rf_stream_report_full(const pg_uuid_t *id);
 extern void	 rf_stream_lower(RfStore *store, const pg_uuid_t *id, int32 by);
+
+/* closing, and taking that back */
+extern void rf_stream_close(RfStore *store, RfCandidate *candidates, int count);
+extern void rf_stream_reopen(RfStore *store, ArrayType *streams);
 
 /* the heads of a statement */
 extern void rf_stream_compare_and_raise(RfStore *store, RfRaise *raises,
