@@ -75,11 +75,16 @@ quotient() {
 missed=0
 table_width='%-50s %5s %11s %11s   %6s %6s %6s   %7s %s\n'
 
-# begin_benchmark <name>: sets where its files are, and prints the head of its table.
+# begin_benchmark <name>: sets where its files are.
 begin_benchmark() {
+  benchmark=$1
   bench_dir=$root/bench/$1
+}
+
+# table_head: of a benchmark that has rivals.
+table_head() {
   # shellcheck disable=SC2059
-  printf "$table_width" "$1" pairs rillflow rival ratio min max limit ''
+  printf "$table_width" "$benchmark" pairs rillflow rival ratio min max limit ''
 }
 
 # median, from standard input, a number a line

@@ -317,8 +317,6 @@ choose_writer(const RfStore *store, bool to_cold, Writer *writer)
 												  GetUserId(),
 												  ACL_INSERT) == ACLCHECK_OK;
 
-	if (to_cold)
-		rf_store_lock_cold(store);
 	writer->target = store->events;
 	writer->as_user = InvalidOid;
 	writer->by_default = !names_global_seq;
@@ -330,7 +328,6 @@ choose_writer(const RfStore *store, bool to_cold, Writer *writer)
 											   &insert_branch_by_default;
 	else
 	{
-		rf_store_require_same_columns(store);
 		writer->statement = &insert_archive;
 		writer->target = store->events_archive;
 		writer->by_default = false;
@@ -342,23 +339,33 @@ choose_writer(const RfStore *store, bool to_cold, Writer *writer)
 static void
 write_event(RfStore *store, const Writer *writer, Event *event)
 {
-	int	 skip = writer->by_default ? 1 : 0;
-	char nulls[EVENT_COLUMNS];
+	bool		  by_trigger = writer->target == store->events;
+	int			  skip = writer->by_default ? 1 : 0;
+	char		  nulls[EVENT_COLUMNS];
+	RfExpectedRow row = {.stream_id = event->key.stream_id,
+						 .stream_seq = DatumGetInt32(
+							 event->values[COL_STREAM_SEQ]),
+						 .global_seq = writer->by_default ?
+										   0 :
+										   DatumGetInt64(
+											   event->values[COL_GLOBAL_SEQ])};
 
 	for (int i = 0; i < EVENT_COLUMNS; i++)
 		nulls[i] = event->nulls[i] ? 'n' : ' ';
 	rf_store_expect_write(writer->target);
+	rf_frame_expect(by_trigger ? &row : NULL);
 	if (rf_query_run(rf_store_plan(store, writer->statement),
-					 event->values + skip, nulls + skip) != 1)
+					 event->values + skip, nulls + skip) != 1 ||
+		(writer->by_default && !row.arrived))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("an event was not written to \"%s\"",
 						get_rel_name(writer->target)),
 				 errhint("Look for a trigger or a rule that skips rows.")));
 	rf_store_expect_no_write();
+	rf_frame_expect(NULL);
 	if (writer->by_default)
-		event->values[COL_GLOBAL_SEQ] = Int64GetDatum(
-			rf_frame_last_global_seq());
+		event->values[COL_GLOBAL_SEQ] = Int64GetDatum(row.global_seq);
 }
 
 static void
@@ -367,6 +374,8 @@ write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 	RfScope scope;
 	Writer	writer;
 
+	if (to_cold)
+		store = rf_store_lock_cold(store);
 	choose_writer(store, to_cold, &writer);
 	rf_query_begin(&scope, writer.as_user, 0);
 	for (int i = 0; i < request->count; i++)

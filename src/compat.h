@@ -71,43 +71,35 @@ rf_compat_find_setting(const char *name)
 #endif
 }
 
-/*
- * Update a version of a row; *need_indexes tells whether its indexes need new
- * entries.
- */
+/* Which indexes need new entries for a new version of a row?  15 knows two. */
+#if PG_VERSION_NUM < 160000
+typedef bool TU_UpdateIndexes;
+#define TU_None false
+#endif
+
+/* Put a new version of a row in the place of the one at tid. */
 static inline TM_Result
 rf_compat_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot,
-					   bool wait, TM_FailureData *failure, LockTupleMode *mode,
-					   bool *need_indexes)
+					   bool wait, TU_UpdateIndexes *update_indexes)
 {
-#if PG_VERSION_NUM >= 160000
-	TU_UpdateIndexes update_indexes;
-#else
-	bool update_indexes;
-#endif
-	TM_Result result;
+	TM_FailureData failure;
+	LockTupleMode  mode;
 
-	result = table_tuple_update(rel, tid, slot, GetCurrentCommandId(true),
-								InvalidSnapshot, InvalidSnapshot, wait, failure,
-								mode, &update_indexes);
-#if PG_VERSION_NUM >= 160000
-	*need_indexes = update_indexes != TU_None;
-#else
-	*need_indexes = update_indexes;
-#endif
-	return result;
+	return table_tuple_update(rel, tid, slot, GetCurrentCommandId(true),
+							  InvalidSnapshot, InvalidSnapshot, wait, &failure,
+							  &mode, update_indexes);
 }
 
+/* Add the entries that it says are needed. */
 static inline void
 rf_compat_insert_index_entries(ResultRelInfo *result, TupleTableSlot *slot,
-							   EState *estate, bool update)
+							   EState *estate, TU_UpdateIndexes update_indexes)
 {
 #if PG_VERSION_NUM >= 160000
-	(void) ExecInsertIndexTuples(result, slot, estate, update, false, NULL, NIL,
-								 false);
+	(void) ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL,
+								 update_indexes == TU_Summarizing);
 #else
-	(void) ExecInsertIndexTuples(result, slot, estate, update, false, NULL,
-								 NIL);
+	(void) ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL);
 #endif
 }
 

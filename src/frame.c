@@ -40,8 +40,10 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -60,7 +62,9 @@ typedef struct RfOldRun
 } RfOldRun;
 
 static RfFrame *frames = NULL;
-static int64	last_global_seq = 0;
+
+/* the row that our own writer is about to insert */
+static RfExpectedRow *expected_row = NULL;
 
 static const RfStatement lock_event =
 	{"SELECT 1 FROM ONLY {source} WHERE stream_id = $1 AND stream_seq = $2"
@@ -89,6 +93,11 @@ rf_frame_open(RfStore *store, bool trusted)
 	frame->store = store;
 	frame->subid = GetCurrentSubTransactionId();
 	frame->trusted = trusted;
+	if (trusted)
+	{
+		frame->expected_row = expected_row;
+		expected_row = NULL;
+	}
 	frame->count_proves = frames == NULL;
 	frame->below = frames;
 	frames = frame;
@@ -133,27 +142,39 @@ make_table(RfFrame *frame, const char *name, Size keysize, Size entrysize)
 }
 
 /*
- * Can a trigger change a row after ours has numbered it?  Then the count of
- * the rows proves nothing.
+ * Look at the triggers of a leaf: events in it must be guarded; and where a
+ * trigger can change a row after ours has numbered it, the count of the rows
+ * proves nothing.
  */
 static bool
 others_come_later(Relation rel)
 {
 	TriggerDesc *triggers = rel->trigdesc;
 	bool		 ours_seen = false;
+	bool		 later = false;
+	bool		 guarded = false;
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		Trigger *trigger = &triggers->triggers[i];
 
+		guarded |= strcmp(trigger->tgname, "rf_events_append_only") == 0;
 		if (!TRIGGER_TYPE_MATCHES(trigger->tgtype, TRIGGER_TYPE_ROW,
 								  TRIGGER_TYPE_BEFORE, TRIGGER_TYPE_INSERT))
 			continue;
-		if (ours_seen)
-			return true;
-		ours_seen = strcmp(trigger->tgname, "rf_events_redirect_archived") == 0;
+		later |= ours_seen;
+		ours_seen |= strcmp(trigger->tgname, "rf_events_redirect_archived") ==
+					 0;
 	}
-	return false;
+	if (!guarded)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("nothing keeps the events of \"%s\" from being changed",
+						RelationGetRelationName(rel)),
+				 errhint("Run rf_install(%s), which makes the missing trigger.",
+						 quote_literal_cstr(
+							 get_namespace_name(RelationGetNamespace(rel))))));
+	return later;
 }
 
 /* Let rows go to a leaf from now on. */
@@ -188,17 +209,17 @@ enter_leaf(RfFrame *frame, Relation rel, const RfLeaf *leaf)
 RfFrame *
 rf_frame_of_leaf(Relation rel)
 {
-	RfFrame		 *frame = frames;
-	const RfLeaf *leaf;
+	RfFrame *frame = frames;
+	RfLeaf	 leaf;
 
 	if (frame != NULL && frame->leaf != NULL &&
 		frame->leaf->leaf.relid == RelationGetRelid(rel) &&
 		frame->subid == GetCurrentSubTransactionId())
 		return frame;
-	leaf = rf_store_leaf(RelationGetRelid(rel));
-	frame = rf_frame_of_events(leaf->root);
+	rf_store_leaf(RelationGetRelid(rel), &leaf);
+	frame = rf_frame_of_events(leaf.root);
 	if (frame != NULL)
-		enter_leaf(frame, rel, leaf);
+		enter_leaf(frame, rel, &leaf);
 	return frame;
 }
 
@@ -402,6 +423,41 @@ rf_frame_advance(RfFrame *frame, RfHead *head, TimestampTz created_at,
 	}
 }
 
+/*
+ * The next trusted statement inserts this row, and tells the global_seq that
+ * it gets.  NULL: none any more.
+ */
+void
+rf_frame_expect(RfExpectedRow *row)
+{
+	expected_row = row;
+}
+
+/* A row of our own writer has come: is it the one that was expected? */
+void
+rf_frame_arrive(RfFrame *frame, const pg_uuid_t *id, int32 stream_seq,
+				int64 global_seq)
+{
+	RfExpectedRow *row = frame->expected_row;
+	RfHead		  *head;
+
+	if (row == NULL || row->arrived || row->stream_seq != stream_seq ||
+		!rf_uuid_equal(&row->stream_id, id) ||
+		(row->global_seq != 0 && row->global_seq != global_seq))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("an event of stream %s was changed on its way",
+					rf_stream_id_text(id)),
+			 errhint(
+				 "Look for a trigger that changes stream_id, stream_seq or global_seq.")));
+	row->arrived = true;
+	row->global_seq = global_seq;
+	head = enter_head(frame, id);
+	head->raise.head = stream_seq;
+	remember_run(frame, head);
+}
+
 /* A row of the statement bears a key, to be claimed when it ends. */
 void
 rf_frame_remember_key(RfFrame *frame, const RfKey *key)
@@ -595,17 +651,24 @@ flush_frame(RfFrame *frame)
 		if (frame->subid == subid)
 			pending[i]->known = false;
 		else
+		{
 			pending[i]->flushed_in = subid;
+			frame->nflushed++;
+		}
 	}
 	pfree(pending);
 }
 
-/* Let whoever reads a head next see what open statements have given out. */
+/*
+ * Let whoever reads a head next, and is about to write, see what the open
+ * statements have given out.
+ */
 void
 rf_frame_flush(void)
 {
 	for (RfFrame *frame = frames; frame != NULL; frame = frame->below)
 	{
+		frame->count_proves = false;
 		if (!frame->trusted)
 			flush_frame(frame);
 	}
@@ -630,21 +693,11 @@ drop_frame(RfFrame *frame)
 void
 rf_frame_close(RfFrame *frame)
 {
+	if (!counts_agree(frame))
+		verify_runs(frame);
 	if (!frame->trusted)
-	{
-		if (!counts_agree(frame))
-			verify_runs(frame);
 		flush_frame(frame);
-	}
-	last_global_seq = frame->max_global_seq;
 	drop_frame(frame);
-}
-
-/* The highest global_seq of the statement that closed last. */
-int64
-rf_frame_last_global_seq(void)
-{
-	return last_global_seq;
 }
 
 /*
@@ -658,12 +711,15 @@ end_flush(RfFrame *frame, RfHead *head, SubXactEvent event, SubTransactionId id,
 {
 	if (head->flushed_in != id)
 		return;
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		head->flushed_in = InvalidSubTransactionId;
-	else if (frame->subid == parent)
-		head->known = false;
-	else
+	if (event == SUBXACT_EVENT_COMMIT_SUB && frame->subid != parent)
+	{
 		head->flushed_in = parent;
+		return;
+	}
+	if (event == SUBXACT_EVENT_COMMIT_SUB)
+		head->known = false;
+	head->flushed_in = InvalidSubTransactionId;
+	frame->nflushed--;
 }
 
 static void
@@ -674,6 +730,8 @@ subtransaction_ended(SubXactEvent event, SubTransactionId id,
 
 	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
 		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		expected_row = NULL;
 	for (RfFrame *frame = frames; frame != NULL; frame = below)
 	{
 		HASH_SEQ_STATUS status;
@@ -685,6 +743,8 @@ subtransaction_ended(SubXactEvent event, SubTransactionId id,
 			drop_frame(frame);
 			continue;
 		}
+		if (frame->nflushed == 0)
+			continue;
 		if (frame->nheads > 0)
 			end_flush(frame, &frame->first_head, event, id, parent);
 		if (frame->heads == NULL)
@@ -700,7 +760,10 @@ transaction_ended(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
 		event == XACT_EVENT_PREPARE)
+	{
 		frames = NULL; /* they lived in the transaction's memory */
+		expected_row = NULL;
+	}
 }
 
 void

@@ -22,6 +22,15 @@ typedef enum RfLanding
 	RF_REDIRECTED
 } RfLanding;
 
+/* A row that our own writer inserts. */
+typedef struct RfExpectedRow
+{
+	pg_uuid_t stream_id;
+	int32	  stream_seq;
+	int64	  global_seq; /* 0: set when the row has got it */
+	bool	  arrived;
+} RfExpectedRow;
+
 /* A leaf that rows of a statement go to. */
 typedef struct RfFrameLeaf
 {
@@ -58,10 +67,12 @@ typedef struct RfFrame
 	bool			 trusted; /* rows come numbered, from our own writer */
 	bool count_proves;		  /* is the server's count of rows to be trusted? */
 	MemoryContext	 context;
-	RfFrameLeaf		*leaf;		 /* where the last row went */
-	RfHead			*last_head;	 /* stream of the last row */
-	RfHead			 first_head; /* most statements write one stream */
-	HTAB			*heads;		 /* the others */
+	RfExpectedRow	*expected_row; /* of a trusted statement */
+	int				 nflushed;	   /* heads that subtransactions have raised */
+	RfFrameLeaf		*leaf;		   /* where the last row went */
+	RfHead			*last_head;	   /* stream of the last row */
+	RfHead			 first_head;   /* most statements write one stream */
+	HTAB			*heads;		   /* the others */
 	int				 nheads;
 	RfFrameLeaf		 first_leaf; /* in one month */
 	HTAB			*leaves;
@@ -86,7 +97,9 @@ extern void		rf_frame_advance(RfFrame *frame, RfHead *head,
 								 TimestampTz created_at, RfLanding landing);
 extern void		rf_frame_remember_key(RfFrame *frame, const RfKey *key);
 extern void		rf_frame_close(RfFrame *frame);
-extern int64	rf_frame_last_global_seq(void);
+extern void		rf_frame_expect(RfExpectedRow *row);
+extern void		rf_frame_arrive(RfFrame *frame, const pg_uuid_t *id,
+								int32 stream_seq, int64 global_seq);
 extern void		rf_frame_flush(void);
 
 #endif /* RF_FRAME_H */

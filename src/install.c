@@ -625,17 +625,18 @@ restart_log(const char *schema)
 static void
 create_store(Oid namespace_id, const char *tenant, const char *tenancy)
 {
-	RfScope scope;
+	const char *schema = get_namespace_name(namespace_id);
+	RfScope		scope;
 
+	register_store(schema, tenant, tenancy);
 	rf_query_begin(&scope, InvalidOid, 0);
 	rf_query_be_quiet();
-	create_tables(get_namespace_name(namespace_id));
+	create_tables(schema);
 	create_view(namespace_id);
 	create_triggers(namespace_id);
 	create_months(namespace_id);
-	restart_log(get_namespace_name(namespace_id));
+	restart_log(schema);
 	rf_query_end(&scope);
-	register_store(get_namespace_name(namespace_id), tenant, tenancy);
 }
 
 /*
@@ -729,6 +730,7 @@ take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 	rf_query_begin(&scope, InvalidOid, 0);
 	require_complete_store(namespace_id);
 	rf_query_end(&scope);
+	register_store(schema, tenant, tenancy);
 	rf_query_begin(&scope,
 				   rf_store_relation_owner(
 					   get_relname_relid("events", namespace_id)),
@@ -747,7 +749,6 @@ take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 		warn_of_broken_streams(rf_store_in(namespace_id, false));
 		rf_query_end(&scope);
 	}
-	register_store(schema, tenant, tenancy);
 }
 
 /* A tenant has one store. */
@@ -756,7 +757,9 @@ require_free_tenant(const char *schema, const char *tenant)
 {
 	char *other = tenant == NULL ? NULL : rf_store_schema_of_tenant(tenant);
 
-	if (other != NULL && strcmp(other, schema) != 0)
+	if (other != NULL && !OidIsValid(get_namespace_oid(other, true)))
+		unregister_store(other); /* dropped, or renamed, with its schema */
+	else if (other != NULL && strcmp(other, schema) != 0)
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
 						errmsg("tenant \"%s\" already exists", tenant),
 						errdetail("Its store is in schema \"%s\".", other)));
@@ -903,6 +906,7 @@ rf_install(PG_FUNCTION_ARGS)
 	Oid	  namespace_id;
 
 	PreventCommandIfReadOnly("rf_install()");
+	rf_query_require_read_committed("rf_install()");
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"schema\" must not be null")));
@@ -997,6 +1001,7 @@ rf_uninstall(PG_FUNCTION_ARGS)
 	RfStore *store;
 
 	PreventCommandIfReadOnly("rf_uninstall()");
+	rf_query_require_read_committed("rf_uninstall()");
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) ||
 		strcmp(NameStr(*PG_GETARG_NAME(0)), NameStr(*PG_GETARG_NAME(1))) != 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -39,10 +39,16 @@ static const RfStatement insert_streams =
 
 /*
  * Old rows become one row per action, which bears their sums and the time of
- * the youngest of them.
+ * the youngest of them.  A note that a stream was left open stays until the
+ * stream has been taken care of.
  */
 static const RfStatement fold_entries =
-	{"WITH old AS (DELETE FROM {log} WHERE logged_at < $1 RETURNING *)"
+	{"WITH old AS (DELETE FROM {log} WHERE logged_at < $1"
+	 " AND action <> 'left open' RETURNING *),"
+	 " forgotten AS (DELETE FROM {log} AS l WHERE logged_at < $1"
+	 " AND action = 'left open' AND EXISTS (SELECT FROM {log} AS n"
+	 " WHERE n.stream_id = l.stream_id AND n.log_id > l.log_id"
+	 " AND n.action IN ('close', 'mark', 'reactivate')))"
 	 " INSERT INTO {log} (logged_at, actor, action, events, estimated, streams,"
 	 " duration, detail, entries)"
 	 " SELECT max(logged_at), session_user, action, sum(events),"

@@ -127,7 +127,7 @@ restore_events(RfStore *store, Datum id, DateADT from, DateADT to)
 	int64	  restored = 0;
 	ListCell *cell;
 
-	rf_partition_require_silent(store->events);
+	rf_partition_require_silent(store->events, true);
 	rf_partition_require_all_silent(store->events_hot);
 	foreach(cell, leaves)
 	{
@@ -136,7 +136,7 @@ restore_events(RfStore *store, Datum id, DateADT from, DateADT to)
 		CHECK_FOR_INTERRUPTS();
 		if (leaf->lower <= to && from < leaf->upper)
 		{
-			rf_partition_require_silent(leaf->relid);
+			rf_partition_require_silent(leaf->relid, false);
 			restored += restore_from(store, leaf->relid, id);
 		}
 	}
@@ -197,6 +197,8 @@ reactivate(RfStore *store, const pg_uuid_t *id, bool with_events, Datum *row,
 		TimestampTz first = DatumGetTimestampTz(rf_query_must(0, 1));
 		TimestampTz last = DatumGetTimestampTz(rf_query_must(0, 2));
 
+		/* columns may have been added while we waited for the stream */
+		store = rf_store_lock_cold(store);
 		entry.events = restore_events(store, value,
 									  rf_partition_month_of(first),
 									  rf_partition_month_of(last));

@@ -33,13 +33,17 @@
  */
 #include "postgres.h"
 
+#include "catalog/partition.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "frame.h"
@@ -164,25 +168,40 @@ static const RfStatement find_doubles =
 	 1,
 	 {TIMESTAMPTZOID}};
 
+static const RfStatement find_held =
+	{"WITH free AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"
+	 " WHERE stream_id = ANY ($1) ORDER BY stream_id"
+	 " FOR NO KEY UPDATE SKIP LOCKED)"
+	 " SELECT id FROM unnest($1) AS id EXCEPT SELECT id FROM free",
+	 1,
+	 {UUIDARRAYOID}};
+
 static const RfStatement lock_archived =
 	{"SELECT 1 FROM {streams} WHERE stream_id = $1 AND archived_at IS NOT NULL"
 	 " FOR NO KEY UPDATE",
 	 1,
 	 {UUIDOID}};
 
-/* Is the leaf still there, as a leaf of the hot tier? */
+/*
+ * Lock the leaf, and see whether it is one of the hot tier still; then find
+ * where its events go, as it is in this transaction.
+ */
 static bool
-is_hot_leaf(const RfStore *store, Oid leaf)
+resolve_leaves(const RfStore *store, RfMoveCursor *cursor)
 {
-	List	 *leaves = rf_partition_list(store->events_hot);
-	ListCell *cell;
+	Oid parent = rf_store_tier_parent(store, RF_COLD);
 
-	foreach(cell, leaves)
-	{
-		if (((RfPartition *) lfirst(cell))->relid == leaf)
-			return true;
-	}
-	return false;
+	LockRelationOid(cursor->source, RowExclusiveLock);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(cursor->source)) ||
+		!get_rel_relispartition(cursor->source) ||
+		get_partition_parent(cursor->source, true) != store->events_hot)
+		return false;
+	cursor->target = DATE_NOT_FINITE(cursor->month) ?
+						 InvalidOid :
+						 rf_partition_of_month(parent, cursor->month);
+	if (!OidIsValid(cursor->target))
+		cursor->target = parent;
+	return true;
 }
 
 /*
@@ -216,14 +235,16 @@ typedef struct Sorted
 {
 	RfCandidate *empty; /* seem to have no hot event left */
 	int			 nempty;
+	Datum		*archived; /* may be about to be reactivated */
+	int			 narchived;
 	Datum		*later; /* to be looked at again when the move ends */
 	int			 nlater;
 } Sorted;
 
 /*
- * Sort streams without a lock: those that look empty, and those to be looked
- * at again when the move ends, because their last event lies in a later leaf,
- * or because somebody may be about to reactivate them.
+ * Sort streams without a lock: those that look empty, those that are archived,
+ * and those to be looked at again when the move ends, because their last event
+ * lies in a later leaf.
  */
 static void
 sort_stream(RfStore *store, List *leaves, Datum id, DateADT upper,
@@ -232,9 +253,11 @@ sort_stream(RfStore *store, List *leaves, Datum id, DateADT upper,
 	RfStreamState state;
 
 	rf_stream_read(store, DatumGetUUIDP(id), snapshot, &state);
-	if (!state.exists || (state.archived && !state.held))
+	if (!state.exists)
 		return;
-	if (state.archived || rf_partition_month_of(state.last_event_at) >= upper)
+	if (state.archived)
+		sorted->archived[sorted->narchived++] = id;
+	else if (rf_partition_month_of(state.last_event_at) >= upper)
 		sorted->later[sorted->nlater++] = id;
 	else if (!stream_is_hot(leaves, DatumGetUUIDP(id), state.first_event_at,
 							state.last_event_at, snapshot))
@@ -260,14 +283,31 @@ sort_streams(RfStore *store, List *leaves, ArrayType *streams, DateADT upper,
 	deconstruct_array(streams, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids,
 					  NULL, &count);
 	sorted->empty = palloc(sizeof(RfCandidate) * Max(count, 1));
+	sorted->archived = palloc(sizeof(Datum) * Max(count, 1));
 	sorted->later = palloc(sizeof(Datum) * Max(count, 1));
-	sorted->nempty = sorted->nlater = 0;
+	sorted->nempty = sorted->narchived = sorted->nlater = 0;
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		sort_stream(store, leaves, ids[i], upper, snapshot, sorted);
 	}
 	UnregisterSnapshot(snapshot);
+}
+
+/*
+ * Lock the archived streams whose events were moved.  Those that others hold
+ * may be about to be reactivated, and are looked at again.
+ */
+static void
+lock_archived_streams(RfStore *store, Sorted *sorted)
+{
+	Datum value = PointerGetDatum(
+		rf_query_array(sorted->archived, sorted->narchived, UUIDOID));
+	uint64 rows = rf_query_run(rf_store_plan(store, &find_held), &value, NULL);
+
+	for (uint64 row = 0; row < rows; row++)
+		sorted->later[sorted->nlater++] = datumCopy(rf_query_must(row, 1),
+													false, UUID_LEN);
 }
 
 /*
@@ -329,6 +369,8 @@ close_empty(RfStore *store, ArrayType *streams, DateADT upper)
 	Sorted sorted;
 
 	sort_streams(store, leaves, streams, upper, &sorted);
+	if (sorted.narchived > 0)
+		lock_archived_streams(store, &sorted);
 	if (sorted.nempty > 0)
 	{
 		RF_WAIT_POINT("close_before_lock");
@@ -531,13 +573,13 @@ require_silent(const RfStore *store, const RfMoveCursor *cursor)
 {
 	Oid cold = rf_store_tier_parent(store, RF_COLD);
 
-	rf_partition_require_silent(cursor->source);
+	rf_partition_require_silent(cursor->source, false);
 	if (store->backend == RF_PARTITIONED)
-		rf_partition_require_silent(store->events);
+		rf_partition_require_silent(store->events, true);
 	if (store->backend == RF_PARTITIONED || cursor->target == cold)
 		rf_partition_require_all_silent(cold);
 	else
-		rf_partition_require_silent(cursor->target);
+		rf_partition_require_silent(cursor->target, true);
 }
 
 static void
@@ -579,15 +621,13 @@ rf_move_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
 	RfScope		  scope;
 
 	memset(result, 0, sizeof(*result));
-	if (store->backend == RF_DUAL_TABLE)
-		rf_store_require_same_columns(store);
-	if (!is_hot_leaf(store, cursor->source))
+	rf_frame_flush();
+	store = rf_store_lock_cold(store);
+	if (!resolve_leaves(store, cursor))
 	{
 		cursor->exhausted = true;
 		return;
 	}
-	rf_frame_flush();
-	rf_store_lock_cold(store);
 	rf_partition_lock_default(store->events_hot);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	if (stream_may_move(store, spec))

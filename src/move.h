@@ -17,7 +17,7 @@
 typedef struct RfMoveCursor
 {
 	Oid		source;	   /* the hot leaf */
-	Oid		target;	   /* the cold leaf, or the parent of them */
+	Oid		target;	   /* set: the cold leaf, or the parent of them */
 	DateADT month;	   /* of the source; DATEVAL_NOEND: several */
 	DateADT upper;	   /* first day after it; DATEVAL_NOEND: none */
 	int64	after;	   /* global_seq, or stream_seq of one stream */

@@ -97,6 +97,14 @@ rf_partition_next_month(DateADT month)
 	return date2j(year, mon, 1) - POSTGRES_EPOCH_JDATE;
 }
 
+/* Does the leaf hold one month, neither more nor less? */
+bool
+rf_partition_is_month(const RfPartition *leaf)
+{
+	return !leaf->is_default &&
+		   rf_partition_next_month(leaf->lower) == leaf->upper;
+}
+
 /* Can a partition be named after the month?  Its year has four digits. */
 bool
 rf_partition_month_has_name(DateADT month)
@@ -218,15 +226,16 @@ rf_partition_of_month(Oid parent, DateADT month)
 bool
 rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id, Snapshot snapshot)
 {
-	const RfLeaf *columns = rf_store_leaf(leaf);
-	Relation	  rel = table_open(leaf, AccessShareLock);
-	ScanKeyData	  key;
-	SysScanDesc	  scan;
-	bool		  found;
+	RfLeaf		columns;
+	Relation	rel = table_open(leaf, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		found;
 
-	ScanKeyInit(&key, columns->stream_id, BTEqualStrategyNumber, F_UUID_EQ,
+	rf_store_leaf(leaf, &columns);
+	ScanKeyInit(&key, columns.stream_id, BTEqualStrategyNumber, F_UUID_EQ,
 				UUIDPGetDatum(id));
-	scan = systable_beginscan(rel, columns->stream_index, true, snapshot, 1,
+	scan = systable_beginscan(rel, columns.stream_index, true, snapshot, 1,
 							  &key);
 	found = HeapTupleIsValid(systable_getnext(scan));
 	systable_endscan(scan);
@@ -240,7 +249,7 @@ rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id, Snapshot snapshot)
  * would run user code while nothing guards the events.
  */
 void
-rf_partition_require_silent(Oid relid)
+rf_partition_require_silent(Oid relid, bool is_target)
 {
 	Relation	 rel = table_open(relid, AccessShareLock);
 	TriggerDesc *triggers = rel->trigdesc;
@@ -272,16 +281,17 @@ rf_partition_require_silent(Oid relid)
 	table_close(rel, AccessShareLock);
 }
 
-/* The same of a parent and all of its leaves. */
+/* The same of a parent and all of its leaves, to which history goes. */
 void
 rf_partition_require_all_silent(Oid parent)
 {
 	List	 *leaves = rf_partition_list(parent);
 	ListCell *cell;
 
-	rf_partition_require_silent(parent);
+	rf_partition_require_silent(parent, true);
 	foreach(cell, leaves)
-		rf_partition_require_silent(((RfPartition *) lfirst(cell))->relid);
+		rf_partition_require_silent(((RfPartition *) lfirst(cell))->relid,
+									true);
 }
 
 /* What went out of a leaf has to come in elsewhere. */
@@ -380,7 +390,7 @@ take_waiting_rows(Oid default_leaf, const char *qualified, DateADT month,
 
 	values[0] = DateADTGetDatum(month);
 	values[1] = DateADTGetDatum(next);
-	rf_partition_require_silent(default_leaf);
+	rf_partition_require_silent(default_leaf, false);
 	plan = rf_query_prepare(sql, 2, types);
 	taken = (int64) rf_query_run_untriggered(plan, values, NULL);
 	rf_query_forget(plan);

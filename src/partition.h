@@ -29,13 +29,14 @@ extern DateADT	   rf_partition_next_month(DateADT month);
 extern List *rf_partition_list(Oid parent);
 extern void	 rf_partition_lock_default(Oid parent);
 extern Oid	 rf_partition_of_month(Oid parent, DateADT month);
+extern bool	 rf_partition_is_month(const RfPartition *leaf);
 extern bool	 rf_partition_month_has_name(DateADT month);
 extern Oid	 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 								 const char *tablespace);
 extern void	 rf_partition_guard(const char *table);
 extern bool	 rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id,
 									   Snapshot snapshot);
-extern void	 rf_partition_require_silent(Oid relid);
+extern void	 rf_partition_require_silent(Oid relid, bool is_target);
 extern void	 rf_partition_require_all_silent(Oid parent);
 extern void	 rf_partition_require_moved(int64 gone, int64 come, Oid source);
 

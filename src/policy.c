@@ -84,13 +84,13 @@ static const RfStatement list_candidates =
  * Streams that a move has left open, because somebody held them when it ended,
  * and that nobody has closed, marked or reactivated since.
  */
-static const RfStatement left_open =
-	{"SELECT ARRAY(SELECT DISTINCT stream_id FROM {log} AS l"
-	 " WHERE action = 'left open' AND NOT EXISTS (SELECT FROM {log} AS n"
-	 " WHERE n.stream_id = l.stream_id AND n.log_id > l.log_id"
-	 " AND n.action IN ('close', 'mark', 'reactivate')))",
-	 0,
-	 {0}};
+static const RfStatement left_open = {
+	"SELECT ARRAY(SELECT DISTINCT stream_id FROM {log} AS l"
+	" WHERE action = 'left open' AND stream_id IS NOT NULL AND NOT EXISTS (SELECT FROM {log} AS n"
+	" WHERE n.stream_id = l.stream_id AND n.log_id > l.log_id"
+	" AND n.action IN ('close', 'mark', 'reactivate')))",
+	0,
+	{0}};
 
 static void
 bind_spec(const RfMoveSpec *spec, Datum *values, char *nulls)
@@ -147,8 +147,7 @@ List *
 rf_policy_months(RfStore *store, const RfMoveSpec *spec,
 				 const RfPartition *source)
 {
-	bool one_month = !source->is_default &&
-					 rf_partition_next_month(source->lower) == source->upper;
+	bool		  one_month = rf_partition_is_month(source);
 	List		 *months = NIL;
 	Datum		  values[3];
 	char		  nulls[4];

@@ -94,6 +94,22 @@ rf_query_limit_lock_waits(int timeout_ms)
 	set_locally("lock_timeout", value);
 }
 
+/*
+ * What looks at everything under a lock has to see what has committed until
+ * then, and not what an old snapshot shows.
+ */
+void
+rf_query_require_read_committed(const char *what)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+			 errmsg("%s cannot run in a transaction of this isolation level",
+					what),
+			 errhint("Use READ COMMITTED.")));
+}
+
 /* Until the scope ends, tell the client of nothing below a warning. */
 void
 rf_query_be_quiet(void)

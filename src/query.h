@@ -30,6 +30,7 @@ extern void rf_query_begin(RfScope *scope, Oid as_user, int sec_flags);
 extern void rf_query_end(RfScope *scope);
 extern void rf_query_limit_lock_waits(int timeout_ms);
 extern void rf_query_be_quiet(void);
+extern void rf_query_require_read_committed(const char *what);
 extern void rf_query_connect_nonatomic(void);
 extern void rf_query_disconnect(void);
 extern void rf_query_commit(void);

@@ -163,8 +163,8 @@ collect_values(const RfStore *store, TupleTableSlot *slot, Oid leaf,
  * policy must not be got round by archiving.
  */
 static void
-write_cold(RfStore *store, TupleTableSlot *slot, const RfLeaf *leaf,
-		   int32 stream_seq)
+write_locked_cold(RfStore *store, TupleTableSlot *slot, const RfLeaf *leaf,
+				  int32 stream_seq)
 {
 	bool branch = store->backend == RF_PARTITIONED;
 	Oid	 target = branch ? store->events : store->events_archive;
@@ -175,11 +175,8 @@ write_cold(RfStore *store, TupleTableSlot *slot, const RfLeaf *leaf,
 	RfScope scope;
 	RfPlan	plan;
 
-	if (!branch)
-		rf_store_require_same_columns(store);
 	collect_values(store, slot, leaf->relid, leaf->stream_seq, stream_seq,
 				   values, nulls);
-	rf_store_lock_cold(store);
 	rf_query_begin(&scope, as_caller ? InvalidOid : store->owner, 0);
 	plan = rf_store_plan(store,
 						 branch ? &redirect_to_branch : &redirect_to_archive);
@@ -197,6 +194,13 @@ write_cold(RfStore *store, TupleTableSlot *slot, const RfLeaf *leaf,
 	rf_query_end(&scope);
 	pfree(values);
 	pfree(nulls);
+}
+
+static void
+write_cold(RfStore *store, TupleTableSlot *slot, const RfLeaf *leaf,
+		   int32 stream_seq)
+{
+	write_locked_cold(rf_store_lock_cold(store), slot, leaf, stream_seq);
 }
 
 /* Does an archived stream's row go to the cold tier? */
@@ -255,12 +259,13 @@ process_row(RfFrame *frame, TriggerData *trigdata)
 	int32			stream_seq;
 	RfLanding		landing;
 
-	frame->max_global_seq = Max(frame->max_global_seq,
-								DatumGetInt64(
-									must_get(slot, leaf->global_seq)));
-	if (frame->trusted)
-		return trigdata->tg_trigtuple;
 	read_row(slot, leaf, &row);
+	if (frame->trusted)
+	{
+		rf_frame_arrive(frame, row.stream_id, row.stream_seq, row.global_seq);
+		return trigdata->tg_trigtuple;
+	}
+	frame->max_global_seq = Max(frame->max_global_seq, row.global_seq);
 	check_month(&row);
 	if (row.cold && store->backend != RF_PARTITIONED)
 		ereport(
@@ -351,7 +356,10 @@ rf_events_close(PG_FUNCTION_ARGS)
 
 	store = rf_store_of_events(RelationGetRelid(trigdata->tg_relation));
 	if (frame == NULL)
-		elog(ERROR, "a statement on \"events\" ends that has not begun");
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("a statement on \"events\" ends that has not begun"),
+				 errhint("rf_install() makes the triggers.")));
 	store = frame->store;
 	max_global_seq = frame->max_global_seq;
 	silent = frame->trusted || !store->notify_enabled || max_global_seq == 0;

@@ -286,6 +286,19 @@ load_columns(RfStore *store)
 	table_close(rel, AccessShareLock);
 }
 
+/* Does the column take the values of the other one as they are? */
+static bool
+column_takes(Oid relid, AttrNumber attnum, Form_pg_attribute from)
+{
+	Oid	  type;
+	int32 typmod;
+	Oid	  collation;
+
+	get_atttypetypmodcoll(relid, attnum, &type, &typmod, &collation);
+	return type == from->atttypid &&
+		   (typmod == -1 || typmod == from->atttypmod);
+}
+
 /* The ALTER TABLE that makes target able to hold the rows of source. */
 static char *
 find_missing_column(Oid source, Oid target)
@@ -309,7 +322,7 @@ find_missing_column(Oid source, Oid target)
 							  quote_identifier(name),
 							  format_type_with_typemod(att->atttypid,
 													   att->atttypmod));
-		else if (get_atttype(target, attnum) != att->atttypid)
+		else if (!column_takes(target, attnum, att))
 			result = psprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s;",
 							  rf_store_relation_name(target),
 							  quote_identifier(name),
@@ -353,6 +366,15 @@ rf_store_tables_in(Oid namespace_id)
 	return count;
 }
 
+static bool
+get_switch(HeapTuple tuple, AttrNumber column, TupleDesc tupdesc)
+{
+	bool  isnull;
+	Datum value = heap_getattr(tuple, column, tupdesc, &isnull);
+
+	return !isnull && DatumGetBool(value);
+}
+
 static void
 read_config(RfStore *store)
 {
@@ -367,18 +389,13 @@ read_config(RfStore *store)
 	{
 		TupleDesc tupdesc = RelationGetDescr(rel);
 		bool	  isnull;
-		char	 *backend;
+		Datum	  value = heap_getattr(tuple, CONFIG_BACKEND, tupdesc, &isnull);
 
-		backend = TextDatumGetCString(
-			heap_getattr(tuple, CONFIG_BACKEND, tupdesc, &isnull));
-		if (strcmp(backend, "partitioned") == 0)
+		if (!isnull && strcmp(TextDatumGetCString(value), "partitioned") == 0)
 			store->backend = RF_PARTITIONED;
-		store->redirect_enabled = DatumGetBool(
-			heap_getattr(tuple, CONFIG_REDIRECT, tupdesc, &isnull));
-		store->include_archived = DatumGetBool(
-			heap_getattr(tuple, CONFIG_INCLUDE, tupdesc, &isnull));
-		store->notify_enabled = DatumGetBool(
-			heap_getattr(tuple, CONFIG_NOTIFY, tupdesc, &isnull));
+		store->redirect_enabled = get_switch(tuple, CONFIG_REDIRECT, tupdesc);
+		store->include_archived = get_switch(tuple, CONFIG_INCLUDE, tupdesc);
+		store->notify_enabled = get_switch(tuple, CONFIG_NOTIFY, tupdesc);
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
@@ -396,6 +413,100 @@ rf_store_relation_owner(Oid relid)
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return owner;
+}
+
+/* A column that C reads by its number. */
+typedef struct KnownColumn
+{
+	AttrNumber	number;
+	const char *name;
+	Oid			type;
+} KnownColumn;
+
+static const KnownColumn streams_columns[] =
+	{{1, "stream_id", UUIDOID},
+	 {3, "last_seq", INT4OID},
+	 {4, "first_event_at", TIMESTAMPTZOID},
+	 {5, "last_event_at", TIMESTAMPTZOID},
+	 {6, "archived_at", TIMESTAMPTZOID},
+	 {7, "archived_by", TEXTOID},
+	 {8, "archive_reason", TEXTOID},
+	 {9, "retention_class", TEXTOID},
+	 {11, "updated_at", TIMESTAMPTZOID},
+	 {0, NULL, InvalidOid}};
+
+static const KnownColumn config_columns[] =
+	{{CONFIG_BACKEND, "backend", TEXTOID},
+	 {CONFIG_REDIRECT, "redirect_enabled", BOOLOID},
+	 {CONFIG_INCLUDE, "include_archived_by_default", BOOLOID},
+	 {CONFIG_NOTIFY, "notify_enabled", BOOLOID},
+	 {0, NULL, InvalidOid}};
+
+static void
+refuse_relation(Oid relid, const char *what)
+{
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("relation \"%s\" is not that of a store",
+						   get_rel_name(relid)),
+					errdetail("%s", what)));
+}
+
+/*
+ * What is read by number has to be there, of the right type.  An owner can
+ * alter his tables, and an invalidation brings us here again.
+ */
+static void
+require_columns(Oid relid, const KnownColumn *columns)
+{
+	if (get_rel_relkind(relid) != RELKIND_RELATION)
+		refuse_relation(relid, "It is not a table.");
+	for (; columns->name != NULL; columns++)
+	{
+		if (get_attnum(relid, columns->name) != columns->number ||
+			get_atttype(relid, columns->number) != columns->type)
+			refuse_relation(
+				relid, psprintf("Its column \"%s\" is missing, or another.",
+								columns->name));
+	}
+}
+
+static void
+require_primary_key(const RfStore *store)
+{
+	HeapTuple tuple = SearchSysCache1(INDEXRELID,
+									  ObjectIdGetDatum(store->streams_pkey));
+	bool	  fits = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_index index = (Form_pg_index) GETSTRUCT(tuple);
+
+		fits = index->indrelid == store->streams && index->indisprimary &&
+			   index->indisvalid && index->indnkeyatts == 1 &&
+			   index->indkey.values[0] == streams_columns[0].number;
+		ReleaseSysCache(tuple);
+	}
+	if (!fits)
+		refuse_relation(store->streams_pkey,
+						"It is not the primary key of \"rf_streams\".");
+}
+
+static void
+require_layout(const RfStore *store)
+{
+	const Oid parents[] = {store->events, store->events_hot, store->events_cold,
+						   store->events_archive};
+
+	require_columns(store->streams, streams_columns);
+	require_columns(store->config, config_columns);
+	require_primary_key(store);
+	for (int i = 0; i < lengthof(parents); i++)
+	{
+		if (get_rel_relkind(parents[i]) != RELKIND_PARTITIONED_TABLE)
+			refuse_relation(parents[i], "It is not a partitioned table.");
+	}
+	if (get_rel_relkind(store->sequence) != RELKIND_SEQUENCE)
+		refuse_relation(store->sequence, "It is not a sequence.");
 }
 
 static void
@@ -433,6 +544,7 @@ load_store(RfStore *store)
 	HASHCTL ctl = {0};
 
 	store->schema = get_namespace_name(store->namespace_id);
+	require_layout(store);
 	store->owner = rf_store_relation_owner(store->events);
 	read_config(store);
 	load_columns(store);
@@ -474,7 +586,8 @@ build_store(Oid namespace_id)
 	store->context = context;
 	store->namespace_id = namespace_id;
 	find_tables(store);
-	if (has_all_tables(store))
+	if (has_all_tables(store) &&
+		rf_store_is_registered(get_namespace_name(namespace_id)))
 		load_store(store);
 	MemoryContextSwitchTo(old);
 	if (store->valid)
@@ -484,8 +597,9 @@ build_store(Oid namespace_id)
 }
 
 /*
- * The store in a schema.  It enters the cache when it is whole, and only if
- * no invalidation came in while it was read: that one would not find it.
+ * The store in a schema, which has to be registered: anybody can make tables
+ * of our names.  It enters the cache when it is whole, and only if no
+ * invalidation came in while it was read: that one would not find it.
  */
 RfStore *
 rf_store_in(Oid namespace_id, bool missing_ok)
@@ -504,10 +618,12 @@ rf_store_in(Oid namespace_id, bool missing_ok)
 	if (store == NULL && missing_ok)
 		return NULL;
 	if (store == NULL)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("there is no complete store in schema \"%s\"",
-							   get_namespace_name(namespace_id)),
-						errhint("Create the store with rf_install().")));
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no store in schema \"%s\"",
+						get_namespace_name(namespace_id)),
+				 errhint(
+					 "Create it, or take it up again, with rf_install().")));
 	MemoryContextSetParent(store->context, CacheMemoryContext);
 	lookup_store(namespace_id, HASH_ENTER)->store = store;
 	return store;
@@ -577,8 +693,9 @@ static List *
 registered_stores(const char *tenant)
 {
 	Oid			own_schema = rf_store_extension_schema();
+	Oid			registry_oid = registry;
 	char	   *own_name = get_namespace_name(own_schema);
-	Relation	rel = table_open(registry, AccessShareLock);
+	Relation	rel = table_open(registry_oid, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0,
 										  NULL);
@@ -909,22 +1026,50 @@ rf_store_tier_parent(const RfStore *store, RfTier tier)
 }
 
 /*
- * Hold the cold tier where it is until the transaction ends: who writes to it
- * takes this lock first, and who moves it elsewhere waits for them.
+ * Hold the tables of events as they are until the transaction ends, and return
+ * the store as it is under the locks: who writes to the cold tier takes them
+ * first, and who alters the tables, or keeps the cold tier elsewhere from now
+ * on, waits for them.
  */
-void
-rf_store_lock_cold(const RfStore *store)
+RfStore *
+rf_store_lock_cold(RfStore *store)
 {
-	Oid parent = rf_store_tier_parent(store, RF_COLD);
+	RfBackend backend = store->backend;
 
-	LockRelationOid(parent, RowExclusiveLock);
-	if (store->valid ||
-		rf_store_in(store->namespace_id, false)->backend == store->backend)
-		return;
-	ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-					errmsg("the backend of schema \"%s\" was changed meanwhile",
-						   store->schema),
-					errhint("Run the transaction again.")));
+	for (;;)
+	{
+		LockRelationOid(store->events, AccessShareLock);
+		LockRelationOid(rf_store_tier_parent(store, RF_COLD), RowExclusiveLock);
+		if (store->valid)
+			break;
+		store = rf_store_in(store->namespace_id, false);
+	}
+	if (store->backend != backend)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("the backend of schema \"%s\" was changed meanwhile",
+						store->schema),
+				 errhint("Run the transaction again.")));
+	if (store->backend == RF_DUAL_TABLE)
+		rf_store_require_same_columns(store);
+	return store;
+}
+
+/* Let go of the plans for a leaf that is done with. */
+void
+rf_store_forget_plans(RfStore *store, Oid source)
+{
+	HASH_SEQ_STATUS status;
+	PlanEntry	   *entry;
+
+	hash_seq_init(&status, store->plans);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (entry->key.source != source)
+			continue;
+		rf_query_forget(entry->plan);
+		hash_search(store->plans, &entry->key, HASH_REMOVE, NULL);
+	}
 }
 
 /* The leaf's unique index on (stream_id, stream_seq). */
@@ -966,11 +1111,11 @@ find_stream_index(Relation rel, AttrNumber stream_id, AttrNumber stream_seq)
 }
 
 static AttrNumber
-must_find_column(Oid relid, const char *name)
+must_find_column(Oid relid, const char *name, Oid type)
 {
 	AttrNumber attnum = get_attnum(relid, name);
 
-	if (attnum == InvalidAttrNumber)
+	if (attnum == InvalidAttrNumber || get_atttype(relid, attnum) != type)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("table \"%s\" has no column \"%s\"",
 							   get_rel_name(relid), name)));
@@ -986,20 +1131,20 @@ read_leaf(Oid relid, RfLeaf *leaf)
 	leaf->root = rel->rd_rel->relispartition ?
 					 llast_oid(get_partition_ancestors(relid)) :
 					 relid;
-	leaf->global_seq = must_find_column(relid, "global_seq");
-	leaf->stream_id = must_find_column(relid, "stream_id");
-	leaf->stream_seq = must_find_column(relid, "stream_seq");
-	leaf->headers = must_find_column(relid, "headers");
-	leaf->created_at = must_find_column(relid, "created_at");
-	leaf->bucket_month = must_find_column(relid, "bucket_month");
-	leaf->retention_class = must_find_column(relid, "retention_class");
+	leaf->global_seq = must_find_column(relid, "global_seq", INT8OID);
+	leaf->stream_id = must_find_column(relid, "stream_id", UUIDOID);
+	leaf->stream_seq = must_find_column(relid, "stream_seq", INT4OID);
+	leaf->headers = must_find_column(relid, "headers", JSONBOID);
+	leaf->created_at = must_find_column(relid, "created_at", TIMESTAMPTZOID);
+	leaf->bucket_month = must_find_column(relid, "bucket_month", DATEOID);
+	leaf->retention_class = must_find_column(relid, "retention_class", TEXTOID);
 	leaf->stream_index = find_stream_index(rel, leaf->stream_id,
 										   leaf->stream_seq);
 	table_close(rel, AccessShareLock);
 }
 
-const RfLeaf *
-rf_store_leaf(Oid relid)
+void
+rf_store_leaf(Oid relid, RfLeaf *result)
 {
 	RfLeaf	leaf;
 	RfLeaf *entry;
@@ -1016,7 +1161,10 @@ rf_store_leaf(Oid relid)
 	}
 	entry = hash_search(leaves, &relid, HASH_FIND, NULL);
 	if (entry != NULL)
-		return entry;
+	{
+		*result = *entry;
+		return;
+	}
 	do
 	{
 		seen = invalidations;
@@ -1024,7 +1172,7 @@ rf_store_leaf(Oid relid)
 	} while (seen != invalidations);
 	entry = hash_search(leaves, &relid, HASH_ENTER, NULL);
 	*entry = leaf;
-	return entry;
+	*result = leaf;
 }
 
 /*

@@ -117,12 +117,13 @@ extern Oid	  rf_store_relation_owner(Oid relid);
 extern char	 *rf_store_column_list(Oid relid, bool with_retention_class);
 
 /* tiers */
-extern Oid	rf_store_tier_parent(const RfStore *store, RfTier tier);
-extern void rf_store_require_same_columns(const RfStore *store);
-extern void rf_store_lock_cold(const RfStore *store);
+extern Oid		rf_store_tier_parent(const RfStore *store, RfTier tier);
+extern void		rf_store_require_same_columns(const RfStore *store);
+extern RfStore *rf_store_lock_cold(RfStore *store);
+extern void		rf_store_forget_plans(RfStore *store, Oid source);
 
 /* leaves */
-extern const RfLeaf *rf_store_leaf(Oid relid);
+extern void rf_store_leaf(Oid relid, RfLeaf *result);
 
 /* our own writers */
 extern void rf_store_expect_write(Oid relid);

@@ -28,7 +28,6 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/multixact.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -36,7 +35,6 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "storage/procarray.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -61,6 +59,9 @@
 #define STREAMS_ARCHIVE_REASON 8
 #define STREAMS_RETENTION_CLASS 9
 #define STREAMS_UPDATED_AT 11
+
+/* CHECK constraints that what we write satisfies by itself */
+#define OWN_CHECKS 2
 
 /* Was the stream archived by a move, and not by a person? */
 #define IS_CLOSED                   \
@@ -163,20 +164,6 @@ time_or(Datum value, bool isnull, TimestampTz otherwise)
 	return isnull ? otherwise : DatumGetTimestampTz(value);
 }
 
-/* Is a transaction in progress that has locked or changed the row? */
-static bool
-is_held(HeapTupleHeader header)
-{
-	TransactionId xmax = HeapTupleHeaderGetRawXmax(header);
-
-	if (header->t_infomask & HEAP_XMAX_INVALID)
-		return false;
-	if (header->t_infomask & HEAP_XMAX_IS_MULTI)
-		return MultiXactIdIsRunning(xmax, false);
-	return TransactionIdIsInProgress(xmax) &&
-		   !TransactionIdIsCurrentTransactionId(xmax);
-}
-
 static void
 deform_state(HeapTuple tuple, TupleDesc tupdesc, RfStreamState *state)
 {
@@ -185,7 +172,6 @@ deform_state(HeapTuple tuple, TupleDesc tupdesc, RfStreamState *state)
 
 	state->exists = true;
 	state->tid = tuple->t_self;
-	state->held = is_held(tuple->t_data);
 	state->last_seq = DatumGetInt32(
 		heap_getattr(tuple, STREAMS_LAST_SEQ, tupdesc, &isnull));
 	value = heap_getattr(tuple, STREAMS_FIRST_EVENT_AT, tupdesc, &isnull);
@@ -286,7 +272,8 @@ heap_suffices(Relation rel)
 	if (IsolationUsesXactSnapshot() || rel->rd_rules != NULL ||
 		rel->rd_rel->relkind != RELKIND_RELATION)
 		return false;
-	if (tupdesc->constr != NULL && tupdesc->constr->has_generated_stored)
+	if (tupdesc->constr != NULL && (tupdesc->constr->has_generated_stored ||
+									tupdesc->constr->num_check > OWN_CHECKS))
 		return false;
 	return triggers == NULL || !(triggers->trig_update_before_row ||
 								 triggers->trig_update_after_row ||
@@ -327,7 +314,8 @@ is_version_read(TupleTableSlot *slot, const RfRaise *raise)
 {
 	bool archived = !slot->tts_isnull[STREAMS_ARCHIVED_AT - 1];
 
-	return rf_uuid_equal(DatumGetUUIDP(slot->tts_values[STREAMS_STREAM_ID - 1]),
+	return !slot->tts_isnull[STREAMS_STREAM_ID - 1] &&
+		   rf_uuid_equal(DatumGetUUIDP(slot->tts_values[STREAMS_STREAM_ID - 1]),
 						 &raise->stream_id) &&
 		   DatumGetInt32(slot->tts_values[STREAMS_LAST_SEQ - 1]) ==
 			   raise->base &&
@@ -380,7 +368,7 @@ fill_new_version(HeapWriter *writer, const RfRaise *raise)
 
 /* The row moved to another page: its indexes have to know. */
 static void
-insert_index_entries(HeapWriter *writer)
+insert_index_entries(HeapWriter *writer, TU_UpdateIndexes update_indexes)
 {
 	if (writer->result == NULL)
 	{
@@ -401,15 +389,12 @@ insert_index_entries(HeapWriter *writer)
 static TM_Result
 write_version(HeapWriter *writer, ItemPointer tid, bool wait)
 {
-	TM_FailureData failure;
-	LockTupleMode  mode;
-	bool		   need_indexes;
+	TU_UpdateIndexes update_indexes;
 	TM_Result result = rf_compat_tuple_update(writer->rel, tid, writer->new,
-											  wait, &failure, &mode,
-											  &need_indexes);
+											  wait, &update_indexes);
 
-	if (result == TM_Ok && need_indexes)
-		insert_index_entries(writer);
+	if (result == TM_Ok && update_indexes != TU_None)
+		insert_index_entries(writer, update_indexes);
 	return result;
 }
 
@@ -496,11 +481,18 @@ raise_by_statement(RfStore *store, const pg_uuid_t *id, int32 by,
 	values[3] = TimestampTzGetDatum(last);
 	values[4] = BoolGetDatum(reopen);
 	rf_query_begin(&scope, store->owner, 0);
-	while (rf_query_run(rf_store_plan(store, &raise_by), values, NULL) == 0)
+	if (rf_query_run(rf_store_plan(store, &raise_by), values, NULL) == 0)
 	{
-		if (rf_query_run(rf_store_plan(store, &create_stream), values, NULL) ==
-			0)
-			require_room(store, id, by);
+		rf_query_run(rf_store_plan(store, &create_stream), values, NULL);
+		require_room(store, id, by);
+		if (rf_query_run(rf_store_plan(store, &raise_by), values, NULL) == 0)
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the head of stream %s could not be raised",
+						rf_stream_id_text(id)),
+				 errhint(
+					 "Look for a trigger or a rule on \"rf_streams\" that skips rows.")));
 	}
 	head = DatumGetInt32(rf_query_must(0, 1));
 	*archived = DatumGetBool(rf_query_must(0, 2));
@@ -618,6 +610,13 @@ rf_stream_lower(RfStore *store, const pg_uuid_t *id, int32 by)
  * Closing
  */
 
+static int
+compare_candidates(const void *a, const void *b)
+{
+	return memcmp(((const RfCandidate *) a)->stream_id.data,
+				  ((const RfCandidate *) b)->stream_id.data, UUID_LEN);
+}
+
 static void
 close_by_query(RfStore *store, RfCandidate *candidates, int count)
 {
@@ -633,10 +632,12 @@ close_by_query(RfStore *store, RfCandidate *candidates, int count)
 	rows = rf_query_run(rf_store_plan(store, &close_streams), &value, NULL);
 	for (uint64 row = 0; row < rows; row++)
 	{
-		pg_uuid_t *id = DatumGetUUIDP(rf_query_must(row, 1));
+		RfCandidate	 key = {.stream_id = *DatumGetUUIDP(rf_query_must(row, 1))};
+		RfCandidate *found = bsearch(&key, candidates, count,
+									 sizeof(RfCandidate), compare_candidates);
 
-		for (int i = 0; i < count; i++)
-			candidates[i].closed |= rf_uuid_equal(id, &candidates[i].stream_id);
+		if (found != NULL)
+			found->closed = true;
 	}
 	rf_query_end(&scope);
 	pfree(ids);
@@ -664,6 +665,7 @@ close_on_heap(HeapWriter *writer, RfCandidate *candidate)
 	TupleTableSlot *old = writer->old;
 
 	if (!fetch_version(writer, &candidate->tid) ||
+		old->tts_isnull[STREAMS_STREAM_ID - 1] ||
 		!rf_uuid_equal(DatumGetUUIDP(old->tts_values[STREAMS_STREAM_ID - 1]),
 					   &candidate->stream_id) ||
 		!old->tts_isnull[STREAMS_ARCHIVED_AT - 1])
@@ -684,6 +686,7 @@ rf_stream_close(RfStore *store, RfCandidate *candidates, int count)
 	Relation   rel = table_open(store->streams, RowExclusiveLock);
 	HeapWriter writer;
 
+	qsort(candidates, count, sizeof(RfCandidate), compare_candidates);
 	if (!heap_suffices(rel))
 		close_by_query(store, candidates, count);
 	else
@@ -798,23 +801,35 @@ raise_existing(RfStore *store, RfRaise *raises, int count)
 	CommandCounterIncrement();
 }
 
+static int
+compare_raises(const void *a, const void *b)
+{
+	return memcmp(((const RfRaise *) a)->stream_id.data,
+				  ((const RfRaise *) b)->stream_id.data, UUID_LEN);
+}
+
 /* Report the first new stream that is not among those the query has made. */
 static void
 report_not_made(RfStore *store, const RfRaise *raises, int count)
 {
-	uint64 made = rf_query_rows();
+	bool  *made = palloc0(count);
+	uint64 rows = rf_query_rows();
 
+	for (uint64 row = 0; row < rows; row++)
+	{
+		RfRaise	 key = {.stream_id = *DatumGetUUIDP(rf_query_must(row, 1))};
+		RfRaise *found = bsearch(&key, raises, count, sizeof(RfRaise),
+								 compare_raises);
+
+		if (found != NULL)
+			made[found - raises] = true;
+	}
 	for (int i = 0; i < count; i++)
 	{
-		bool found = raises[i].exists;
-
-		for (uint64 row = 0; row < made && !found; row++)
-			found = rf_uuid_equal(DatumGetUUIDP(rf_query_must(row, 1)),
-								  &raises[i].stream_id);
-		if (!found)
+		if (!raises[i].exists && !made[i])
 			report_unraised(store, &raises[i]);
 	}
-	elog(ERROR, "all streams were made, and were not");
+	elog(ERROR, "fewer streams were made than rows returned");
 }
 
 static void

@@ -22,7 +22,6 @@ typedef struct RfStreamState
 	ItemPointerData tid;
 	int32			last_seq; /* the head: 0 when it has no event yet */
 	bool			archived;
-	bool			held; /* does a transaction in progress hold the row? */
 	TimestampTz		first_event_at; /* DT_NOEND, DT_NOBEGIN when it has none */
 	TimestampTz		last_event_at;
 } RfStreamState;

@@ -145,6 +145,7 @@ rf_archive_set_backend(PG_FUNCTION_ARGS)
 	RfStore *store;
 
 	PreventCommandIfReadOnly("rf_archive_set_backend()");
+	rf_query_require_read_committed("rf_archive_set_backend()");
 	if (!partitioned && strcmp(backend, "dual_table") != 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"%s\" is not a backend", backend),

@@ -54,12 +54,19 @@
  */
 #define FAIRNESS_PAUSE_MS 1
 
+/*
+ * How long to wait for who holds streams where rillflow.lock_timeout sets no
+ * limit: we poll, and the deadlock detector would not see us wait.
+ */
+#define HOLDERS_TIMEOUT_MS 1000
+
 /* How many streams are closed in one transaction when a move ends. */
 #define CLOSE_BATCH 1000
 
 typedef struct MoveLoop
 {
 	MemoryContext	  context; /* lives as long as the loop */
+	MemoryContext	  step;	   /* emptied after each step */
 	Oid				  namespace_id;
 	RfStore			 *store; /* of this transaction */
 	const RfMoveSpec *spec;
@@ -99,8 +106,6 @@ add_uuids(HTAB *set, ArrayType *array)
 					  NULL, &count);
 	for (int i = 0; i < count; i++)
 		hash_search(set, DatumGetUUIDP(ids[i]), HASH_ENTER, NULL);
-	pfree(ids);
-	pfree(array);
 }
 
 /*
@@ -113,11 +118,15 @@ begin_step(MoveLoop *loop)
 	if (loop->commits)
 		PushActiveSnapshot(GetTransactionSnapshot());
 	loop->store = rf_store_in(loop->namespace_id, false);
+	MemoryContextSwitchTo(loop->step);
 }
 
+/* What a step leaves in its memory goes; what is to last is copied before. */
 static void
 end_step(MoveLoop *loop)
 {
+	MemoryContextSwitchTo(loop->context);
+	MemoryContextReset(loop->step);
 	if (!loop->commits)
 		return;
 	PopActiveSnapshot();
@@ -209,6 +218,7 @@ prepare_months(MoveLoop *loop, const RfPartition *source)
 	ListCell *cell;
 
 	begin_step(loop);
+	MemoryContextSwitchTo(loop->context);
 	months = rf_policy_months(loop->store, loop->spec, source);
 	end_step(loop);
 	foreach(cell, months)
@@ -226,23 +236,13 @@ prepare_months(MoveLoop *loop, const RfPartition *source)
 }
 
 static void
-start_cursor(MoveLoop *loop, const RfPartition *source, RfMoveCursor *cursor)
+start_cursor(const RfPartition *source, RfMoveCursor *cursor)
 {
-	Oid	 parent;
-	bool one_month = !source->is_default &&
-					 rf_partition_next_month(source->lower) == source->upper;
-
 	memset(cursor, 0, sizeof(*cursor));
-	begin_step(loop);
-	parent = rf_store_tier_parent(loop->store, RF_COLD);
 	cursor->source = source->relid;
-	cursor->month = one_month ? source->lower : DATEVAL_NOEND;
+	cursor->month = rf_partition_is_month(source) ? source->lower :
+													DATEVAL_NOEND;
 	cursor->upper = source->upper;
-	cursor->target = one_month ? rf_partition_of_month(parent, source->lower) :
-								 InvalidOid;
-	if (!OidIsValid(cursor->target))
-		cursor->target = parent;
-	end_step(loop);
 }
 
 static void
@@ -287,10 +287,11 @@ run_batches(MoveLoop *loop, RfMoveCursor *cursor)
 static bool
 wait_for_holders(MoveLoop *loop, TimestampTz since)
 {
+	int longest = rf_guc_lock_timeout > 0 ? rf_guc_lock_timeout :
+											HOLDERS_TIMEOUT_MS;
+
 	if (time_is_up(loop) ||
-		(rf_guc_lock_timeout > 0 &&
-		 TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
-									rf_guc_lock_timeout)))
+		TimestampDifferenceExceeds(since, GetCurrentTimestamp(), longest))
 		return false;
 	pause_for(RETRY_INTERVAL_MS);
 	return true;
@@ -305,7 +306,7 @@ move_leaf(MoveLoop *loop, const RfPartition *source)
 
 	if (!prepare_months(loop, source))
 		return;
-	start_cursor(loop, source, &cursor);
+	start_cursor(source, &cursor);
 	run_batches(loop, &cursor);
 	since = GetCurrentTimestamp();
 	while (cursor.skipped && wait_for_holders(loop, since))
@@ -318,6 +319,9 @@ move_leaf(MoveLoop *loop, const RfPartition *source)
 			NOTICE,
 			(errmsg(
 				"events of streams that other transactions hold were left")));
+	begin_step(loop);
+	rf_store_forget_plans(loop->store, source->relid);
+	end_step(loop);
 }
 
 /* Close what is empty of a number of streams; those held stay in the set. */
@@ -405,6 +409,7 @@ run_loop(MoveLoop *loop)
 	loop->streams = make_uuid_set(loop, "Rillflow streams moved");
 	loop->undecided = make_uuid_set(loop, "Rillflow streams undecided");
 	begin_step(loop);
+	MemoryContextSwitchTo(loop->context);
 	sources = rf_policy_sources(loop->store, loop->spec);
 	loop->expected = rf_policy_estimate(loop->store, loop->spec);
 	if (!loop->spec->has_stream)
@@ -448,6 +453,8 @@ init_loop(MoveLoop *loop, const RfMoveSpec *spec, RfStore *store, bool commits)
 {
 	memset(loop, 0, sizeof(*loop));
 	loop->context = CurrentMemoryContext;
+	loop->step = AllocSetContextCreate(loop->context, "Rillflow step",
+									   ALLOCSET_DEFAULT_SIZES);
 	loop->namespace_id = store->namespace_id;
 	loop->spec = spec;
 	loop->commits = loop->makes_months = commits;

@@ -31,6 +31,7 @@ start_over() {
 }
 
 bench_append() {
+  table_head
   make_template append_template
   start_over
   report 'one client, against the five statements' tps '>= 2.00' "$(in_pairs $((RF_BENCH_PAIRS * 2)) \

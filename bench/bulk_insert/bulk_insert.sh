@@ -14,6 +14,7 @@ compare() {
 }
 
 bench_bulk_insert() {
+  table_head
   make_template hot_streams
   compare 'redirect on' true '<= 1.20' numbered.sql numbered.sql
   compare 'redirect off' false '<= 1.15' numbered.sql numbered.sql

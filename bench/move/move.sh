@@ -26,12 +26,19 @@ move() {
 }
 
 bench_move() {
+  table_head
   hundred_thousand_events >"$run_dir/events"
   make_template one_month -v spread=false <"$run_dir/events"
   report 'against stream by stream' ms '<= 0.50' \
     "$(in_pairs "$RF_BENCH_PAIRS" 'move one_month rillflow.sql' 'on_plain move one_month per_stream.sql')"
   report 'against ranges of global_seq' ms '<= 1.00' \
     "$(in_pairs "$RF_BENCH_PAIRS" 'move one_month rillflow.sql' 'on_plain move one_month per_range.sql')"
+  report 'against ranges, streams closed by these too' ms - \
+    "$(in_pairs "$RF_BENCH_PAIRS" 'move one_month rillflow.sql' 'on_plain move one_month per_range_closing.sql')"
+  psql_in postgres -c 'CREATE DATABASE streams_go_on TEMPLATE one_month'
+  psql_in streams_go_on -f "$bench_dir/go_on.sql"
+  report 'against ranges, no stream to be closed' ms - \
+    "$(in_pairs "$RF_BENCH_PAIRS" 'move streams_go_on rillflow.sql' 'on_plain move streams_go_on per_range.sql')"
   make_template all_months -v spread=true <"$run_dir/events"
   psql_in postgres -c 'CREATE DATABASE without_cold TEMPLATE all_months'
   psql_in without_cold -f "$bench_dir/drop_months.sql"

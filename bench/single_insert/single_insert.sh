@@ -18,6 +18,7 @@ compare() {
 }
 
 bench_single_insert() {
+  table_head
   make_template one_event_each
   compare 'redirect on' true '<= 1.25' numbered.sql numbered.sql
   compare 'redirect off' false '<= 1.25' numbered.sql numbered.sql

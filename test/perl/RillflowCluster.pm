@@ -12,7 +12,7 @@ use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
   new_store load_events checksum violations broken_indexes
-  hold_point step_point wait_at_point
+  hold_point step_point release_point wait_at_point
   start_appenders acknowledged stop_appenders check_acknowledged
   start_psql finish_psql backend_pid wait_until restart_until_up);
 
@@ -183,23 +183,44 @@ sub backend_pid
 
 # Wait points.
 
-# hold_point(node, point): a session that keeps backends from passing it, until it ends.
+# hold_point(node, point): keeps backends from passing it, until release_point().
 sub hold_point
 {
 	my ($node, $point) = @_;
-	my $session = $node->background_psql('postgres');
+	my %holder = (node => $node, lock => "7270, hashtext('$point')");
 
-	$session->query_safe("SELECT pg_advisory_lock(7270, hashtext('$point'))");
-	return $session;
+	$holder{$_} = $node->background_psql('postgres') for qw(now next);
+	$holder{now}->query_safe("SELECT pg_advisory_lock($holder{lock})");
+	return \%holder;
 }
 
-# step_point(session, point): lets who waits there pass, and holds it again for the next time.
+# step_point(holder): lets who waits there pass once. The next one to hold it queues up behind them first, so that
+# they can't come by a second time before it does.
 sub step_point
 {
-	my ($session, $point) = @_;
+	my ($holder) = @_;
+	my ($now, $next) = @$holder{qw(now next)};
 
-	$session->query_safe("SELECT pg_advisory_unlock(7270, hashtext('$point'))");
-	$session->query_safe("SELECT pg_advisory_lock(7270, hashtext('$point'))");
+	$next->query_until(qr/queueing/, "\\echo queueing\nSELECT pg_advisory_lock($holder->{lock});\n");
+	wait_until('the next one to hold the point waits', sub {
+		return $holder->{node}->safe_psql('postgres', <<'SQL') > 0;
+SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 7270 AND mode = 'ExclusiveLock' AND NOT granted
+SQL
+	});
+	$now->query_safe("SELECT pg_advisory_unlock($holder->{lock})");
+	$next->query_safe('SELECT 1');
+	@$holder{qw(now next)} = ($next, $now);
+}
+
+# release_point(holder): lets all pass; the server may be gone.
+sub release_point
+{
+	my ($holder) = @_;
+
+	for (qw(now next))
+	{
+		eval { $holder->{$_}->quit; };
+	}
 }
 
 # wait_at_point(node, point, name, session): until the session of that name waits there; returns its process.
@@ -211,7 +232,7 @@ sub wait_at_point
 		die "$name failed: $messages" if $messages =~ /ERROR|FATAL/;
 		return $node->safe_psql('postgres', <<"SQL");
 SELECT a.pid FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
-WHERE l.locktype = 'advisory' AND l.classid = 7270 AND NOT l.granted AND a.application_name = '$name'
+WHERE l.locktype = 'advisory' AND l.classid = 7270 AND l.mode = 'ShareLock' AND NOT l.granted AND a.application_name = '$name'
 	AND l.objid = (hashtext('$point')::bigint & 4294967295)::oid
 SQL
 	});

@@ -33,14 +33,14 @@ for my $backend (qw(dual_table partitioned))
 		for (1 .. $round)
 		{
 			wait_at_point($node, $point, 'mover', $mover);
-			step_point($holder, $point);
+			step_point($holder);
 		}
 		my $pid = wait_at_point($node, $point, 'mover', $mover);
 		my $moved = $node->safe_psql('postgres', q(SELECT coalesce(sum(events), 0) FROM rf_archive_log WHERE action = 'batch'));
 		kill 'KILL', $pid;
 
 		stop_appenders([ $mover, @$appenders ]);
-		eval { $holder->quit; };
+		release_point($holder);
 		wait_until('the server is up again', sub { return ($node->psql('postgres', 'SELECT 1'))[0] == 0; });
 
 		like((finish_psql($mover))[2], qr/server closed the connection|terminating connection/, "$name: the mover was killed");

@@ -29,7 +29,7 @@ for my $round (1 .. $rounds)
 	for (1 .. 3)
 	{
 		wait_at_point($node, $point, 'mover', $mover);
-		step_point($holder, $point);
+		step_point($holder);
 	}
 	wait_at_point($node, $point, 'mover', $mover);
 	wait_until('clients have appended', sub { return acknowledged($appenders) >= 20; });
@@ -46,7 +46,7 @@ for my $round (1 .. $rounds)
 		$node->stop('immediate');
 	}
 	stop_appenders([ $mover, @$appenders ]);
-	eval { $holder->quit; };
+	release_point($holder);
 	restart_until_up($node);
 
 	is($node->safe_psql('postgres', q(SELECT sum(events) FROM rf_archive_log WHERE action = 'batch')),

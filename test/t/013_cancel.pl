@@ -86,7 +86,7 @@ $node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
 ($status, $out, $err) = finish_psql($mover);
 like($err, qr/ERROR:  57014:/, 'cancelled before its commit');
 is(moved(), $first, 'the batch is taken back');
-$holder->quit;
+release_point($holder);
 check_store('cancel in a batch');
 
 # A limit of the procedure, and one of the session.

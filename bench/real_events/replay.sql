@@ -1,0 +1,3 @@
+\timing on
+CALL replay();
+\timing off
