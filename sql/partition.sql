@@ -105,6 +105,10 @@ DROP TABLE store.events_hot_2024_07;
 CREATE TABLE store.year_2150 (LIKE events_hot INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (global_seq), UNIQUE (stream_id, stream_seq));
 ALTER TABLE events_hot ATTACH PARTITION store.year_2150 FOR VALUES FROM ('2150-01-01') TO ('2151-01-01');
 SELECT rf_create_partition('hot', '2150-05-01');
+-- (a partition made by hand takes no events until rf_install() has guarded it)
+SELECT stream_seq FROM rf_append('00000000-0000-0000-0000-000000000001', 'e', '{}', created_at => '2150-05-05 00:00+00');
+\echo :SQLSTATE
+SELECT rf_install('store');
 SELECT stream_seq FROM rf_append('00000000-0000-0000-0000-000000000001', 'e', '{}', created_at => '2150-05-05 00:00+00');
 SELECT stream_seq FROM rf_append('00000000-0000-0000-0000-000000000001', 'e', '{}', created_at => '2150-11-05 00:00+00');
 SELECT events, broken_streams FROM check_union('store');

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # 191,163 real events: load, replay, move and replay again. No rivals and no limits: what to expect.
 
-line='%-50s %5s %8s %9s %9s %9s   %10s\n'
+figures_width='%-50s %5s %8s %9s %9s %9s   %10s\n'
 
 # figure_of <what> <events> <milliseconds>...: the median, its spread and the rate.
 figure_of() {
@@ -9,7 +9,7 @@ figure_of() {
   shift 2
   sorted=$(printf '%s\n' "$@" | sort -g)
   # shellcheck disable=SC2059
-  printf "$line" "$what" $# "$events" "$(figure "$(median <<<"$sorted")" ms)" \
+  printf "$figures_width" "$what" $# "$events" "$(figure "$(median <<<"$sorted")" ms)" \
     "$(figure "$(head -n 1 <<<"$sorted")" ms)" "$(figure "$(tail -n 1 <<<"$sorted")" ms)" \
     "$(figure "$(quotient "$events" "$(median <<<"$sorted")")" /ms)"
 }
@@ -36,7 +36,7 @@ bench_real_events() {
     return
   fi
   # shellcheck disable=SC2059
-  printf "$line" "$benchmark" runs events median min max events
+  printf "$figures_width" "$benchmark" runs events median min max events
   make_template real < <(real_events)
   for ((i = 0; i < (RF_BENCH_PAIRS + 1) / 2; i++)); do one_round; done
   figure_of 'raw INSERT, one statement, months made before' 191163 "${loads[@]}"
