@@ -255,6 +255,7 @@ rf_stream_lock(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
 /* What it takes to update rows of rf_streams on the heap. */
 typedef struct HeapWriter
 {
+	MemoryContext	context; /* what is opened lives there */
 	Relation		rel;
 	TupleTableSlot *old;
 	TupleTableSlot *new;
@@ -372,10 +373,13 @@ insert_index_entries(HeapWriter *writer, TU_UpdateIndexes update_indexes)
 {
 	if (writer->result == NULL)
 	{
+		MemoryContext old = MemoryContextSwitchTo(writer->context);
+
 		writer->estate = CreateExecutorState();
 		writer->result = makeNode(ResultRelInfo);
 		InitResultRelInfo(writer->result, writer->rel, 0, NULL, 0);
 		ExecOpenIndices(writer->result, false);
+		MemoryContextSwitchTo(old);
 	}
 	rf_compat_insert_index_entries(writer->result, writer->new, writer->estate,
 								   true);
@@ -426,6 +430,7 @@ static void
 begin_heap(HeapWriter *writer, Relation rel)
 {
 	memset(writer, 0, sizeof(*writer));
+	writer->context = CurrentMemoryContext;
 	writer->rel = rel;
 	writer->old = table_slot_create(rel, NULL);
 	writer->new = table_slot_create(rel, NULL);
