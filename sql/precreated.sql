@@ -154,6 +154,34 @@ SELECT 1 AS marked FROM rf_archive_mark('00000000-0000-0000-0000-000000000001');
 SELECT events_moved FROM rf_archive_move('infinity');
 SELECT rf_archive_set_notify(true);
 SELECT DISTINCT who FROM store.caught;
+-- Tables that only bear our names are no store, whatever triggers their owner puts on them; nor is a store whose
+-- tables were altered under it.
+CREATE SCHEMA fake AUTHORIZATION regress_rillflow_hostile;
+SET ROLE regress_rillflow_hostile;
+CREATE TABLE fake.events (a integer);
+CREATE TABLE fake.events_hot (a integer);
+CREATE TABLE fake.events_cold (a integer);
+CREATE TABLE fake.events_archive (a integer);
+CREATE TABLE fake.events_all (a integer);
+CREATE TABLE fake.rf_streams (a integer);
+CREATE TABLE fake.rf_streams_pkey (a integer);
+CREATE TABLE fake.rf_event_keys (a integer);
+CREATE TABLE fake.rf_archive_log (a integer);
+CREATE SEQUENCE fake.events_global_seq_seq;
+CREATE TABLE fake.rf_archive_config (a integer, backend bigint, redirect boolean, include boolean, notify boolean);
+INSERT INTO fake.rf_archive_config VALUES (1, 4242424242, true, true, true);
+CREATE TRIGGER open BEFORE INSERT ON fake.events FOR EACH STATEMENT EXECUTE FUNCTION store.rf_events_open();
+INSERT INTO fake.events VALUES (1);
+\echo :SQLSTATE
+RESET ROLE;
+ALTER TABLE store.rf_archive_config ALTER COLUMN backend DROP NOT NULL;
+INSERT INTO store.rf_archive_config (backend) VALUES (NULL) ON CONFLICT (singleton) DO UPDATE SET backend = NULL;
+SELECT backend FROM rf_archive_status();
+ALTER TABLE store.rf_archive_config DROP CONSTRAINT rf_archive_config_backend_check, ALTER COLUMN backend DROP DEFAULT, ALTER COLUMN backend TYPE bigint USING 4242424242;
+SELECT backend FROM rf_archive_status();
+\echo :SQLSTATE
+SET client_min_messages = error;
+DROP SCHEMA fake CASCADE;
 SET client_min_messages = error;
 DROP EXTENSION rillflow CASCADE;
 DROP SCHEMA store CASCADE;
