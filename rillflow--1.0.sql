@@ -198,7 +198,7 @@ COMMENT ON FUNCTION rf_prune_keys (timestamptz, text) IS
 
 REVOKE EXECUTE ON FUNCTION rf_prune_keys (timestamptz, text) FROM PUBLIC;
 
--- stream
+-- mark
 
 CREATE FUNCTION rf_archive_mark (
 	stream_id uuid,
@@ -217,8 +217,6 @@ AS 'MODULE_PATHNAME', 'rf_archive_mark';
 COMMENT ON FUNCTION rf_archive_mark (uuid, text, text, text) IS
 	'archive a stream';
 
--- move
-
 CREATE FUNCTION rf_archive_reactivate (
 	stream_id uuid,
 	restore_events boolean DEFAULT true,
@@ -234,6 +232,8 @@ AS 'MODULE_PATHNAME', 'rf_archive_reactivate';
 
 COMMENT ON FUNCTION rf_archive_reactivate (uuid, boolean, text) IS
 	'take an archived stream back, with its events unless they are to stay cold';
+
+-- worker
 
 CREATE FUNCTION rf_archive_move (
 	before timestamptz,

@@ -27,10 +27,10 @@ rf_guc_define(void)
 							"Used where a move is not given a batch_size.",
 							&rf_guc_batch_size, 500, 1, RF_MAX_BATCH,
 							PGC_USERSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("rillflow.lock_timeout",
-							"Longest wait for a lock that partition DDL takes.",
-							"Zero waits for ever.", &rf_guc_lock_timeout, 500,
-							0, INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL,
-							NULL);
+	DefineCustomIntVariable(
+		"rillflow.lock_timeout",
+		"Longest wait for locks on tables and for held streams.",
+		"Zero waits for ever.", &rf_guc_lock_timeout, 500, 0, INT_MAX,
+		PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("rillflow");
 }

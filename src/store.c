@@ -3,7 +3,8 @@
  * store.c
  *	  What is known of a store: its tables, switches, rights and kept plans.
  *
- * A store is a schema with the tables that DESCRIPTION in install.c lists.
+ * A store is a schema with the tables that install.c makes, and a row of
+ * rf_stores that says so.
  * All that a statement needs to know of it is kept in the backend, found by
  * schema, and thrown away when the relcache says that one of its tables
  * changed.  That is also how a switch takes effect: the trigger on
