@@ -93,13 +93,15 @@ rf_compat_tuple_update(Relation rel, ItemPointer tid, TupleTableSlot *slot,
 /* Add the entries that it says are needed. */
 static inline void
 rf_compat_insert_index_entries(ResultRelInfo *result, TupleTableSlot *slot,
-							   EState *estate, TU_UpdateIndexes update_indexes)
+							   EState *estate, bool update,
+							   TU_UpdateIndexes update_indexes)
 {
 #if PG_VERSION_NUM >= 160000
-	(void) ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL,
+	(void) ExecInsertIndexTuples(result, slot, estate, update, false, NULL, NIL,
 								 update_indexes == TU_Summarizing);
 #else
-	(void) ExecInsertIndexTuples(result, slot, estate, true, false, NULL, NIL);
+	(void) ExecInsertIndexTuples(result, slot, estate, update, false, NULL,
+								 NIL);
 #endif
 }
 

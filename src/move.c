@@ -14,15 +14,14 @@
  * Nothing here loops over batches or commits: the owner of the loop does
  * (worker.c), and what to move is decided elsewhere (policy.c).
  *
- * When a batch seems to have emptied the hot part of a stream, the stream is
- * closed, which locks its row, and then the hot leaves between its first and
- * last event are looked through with a snapshot taken under that lock; where
- * there is an event, it is reopened at once.  An append in flight raises
- * the head later, under that same lock, and so reopens the stream; one that
- * committed before is seen.  A month that is made at the same time takes rows
- * out of the default partition, on which a lock keeps it waiting.  Rows of
- * rf_streams that others hold are skipped, and reported to the loop, which
- * takes them up at the end.
+ * When a batch seems to have emptied the hot part of a stream, its row is read,
+ * and the hot leaves between its first and last event are looked through, with
+ * one snapshot; then that version of the row is closed.  An event that came in
+ * between has raised the head, which makes another version, and the stream
+ * stays open; an append in flight raises the head later, and reopens it.  A
+ *month that is made at the same time takes rows out of the default partition,
+ *on which a lock keeps it waiting.  Rows of rf_streams that others hold are
+ *skipped, and reported to the loop, which takes them up at the end.
  *
  * Locks: the parent of the cold tier and the hot default partition; rows of
  * rf_streams in ascending order, where only_archived asks for it; the rows
@@ -46,6 +45,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "bulk.h"
 #include "frame.h"
 #include "ledger.h"
 #include "move.h"
@@ -244,11 +244,11 @@ typedef struct Sorted
 /*
  * Sort streams without a lock: those that look empty, those that are archived,
  * and those to be looked at again when the move ends, because their last event
- * lies in a later leaf.
+ * lies in a later leaf, or is not among those that were moved.
  */
 static void
-sort_stream(RfStore *store, List *leaves, Datum id, DateADT upper,
-			Snapshot snapshot, Sorted *sorted)
+sort_stream(RfStore *store, List *leaves, Datum id, int32 highest,
+			DateADT upper, Snapshot snapshot, Sorted *sorted)
 {
 	RfStreamState state;
 
@@ -257,7 +257,8 @@ sort_stream(RfStore *store, List *leaves, Datum id, DateADT upper,
 		return;
 	if (state.archived)
 		sorted->archived[sorted->narchived++] = id;
-	else if (rf_partition_month_of(state.last_event_at) >= upper)
+	else if (rf_partition_month_of(state.last_event_at) >= upper ||
+			 highest < state.last_seq)
 		sorted->later[sorted->nlater++] = id;
 	else if (!stream_is_hot(leaves, DatumGetUUIDP(id), state.first_event_at,
 							state.last_event_at, snapshot))
@@ -266,30 +267,34 @@ sort_stream(RfStore *store, List *leaves, Datum id, DateADT upper,
 
 		candidate->stream_id = *DatumGetUUIDP(id);
 		candidate->tid = state.tid;
-		candidate->first_event_at = state.first_event_at;
-		candidate->last_event_at = state.last_event_at;
 		candidate->closed = false;
 	}
 }
 
 static void
-sort_streams(RfStore *store, List *leaves, ArrayType *streams, DateADT upper,
-			 Sorted *sorted)
+sort_streams(RfStore *store, List *leaves, ArrayType *streams,
+			 ArrayType *highest, DateADT upper, Sorted *sorted)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	Datum	*ids;
+	Datum	*numbers = NULL;
 	int		 count;
 
 	deconstruct_array(streams, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids,
 					  NULL, &count);
+	if (highest != NULL)
+		deconstruct_array(highest, INT4OID, sizeof(int32), true, TYPALIGN_INT,
+						  &numbers, NULL, &count);
 	sorted->empty = palloc(sizeof(RfCandidate) * Max(count, 1));
 	sorted->archived = palloc(sizeof(Datum) * Max(count, 1));
-	sorted->later = palloc(sizeof(Datum) * Max(count, 1));
+	sorted->later = palloc(sizeof(Datum) * Max(count, 1) * 2);
 	sorted->nempty = sorted->narchived = sorted->nlater = 0;
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		sort_stream(store, leaves, ids[i], upper, snapshot, sorted);
+		sort_stream(store, leaves, ids[i],
+					numbers == NULL ? PG_INT32_MAX : DatumGetInt32(numbers[i]),
+					upper, snapshot, sorted);
 	}
 	UnregisterSnapshot(snapshot);
 }
@@ -308,36 +313,6 @@ lock_archived_streams(RfStore *store, Sorted *sorted)
 	for (uint64 row = 0; row < rows; row++)
 		sorted->later[sorted->nlater++] = datumCopy(rf_query_must(row, 1),
 													false, UUID_LEN);
-}
-
-/*
- * Look at the streams that were closed again, now that we hold their rows,
- * with what has committed until then.  An append that comes later finds them
- * closed, and reopens them.
- */
-static void
-reopen_hot(RfStore *store, List *leaves, Sorted *sorted)
-{
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Datum	*hot = palloc(sizeof(Datum) * sorted->nempty);
-	int		 nhot = 0;
-
-	for (int i = 0; i < sorted->nempty; i++)
-	{
-		RfCandidate *candidate = &sorted->empty[i];
-
-		CHECK_FOR_INTERRUPTS();
-		if (!candidate->closed ||
-			!stream_is_hot(leaves, &candidate->stream_id,
-						   candidate->first_event_at, candidate->last_event_at,
-						   snapshot))
-			continue;
-		candidate->closed = false;
-		hot[nhot++] = UUIDPGetDatum(&candidate->stream_id);
-	}
-	UnregisterSnapshot(snapshot);
-	if (nhot > 0)
-		rf_stream_reopen(store, rf_query_array(hot, nhot, UUIDOID));
 }
 
 static void
@@ -363,12 +338,13 @@ log_closes(RfStore *store, const Sorted *sorted)
  * event lies after the leaf that ends at upper.
  */
 static ArrayType *
-close_empty(RfStore *store, ArrayType *streams, DateADT upper)
+close_empty(RfStore *store, ArrayType *streams, ArrayType *highest,
+			DateADT upper)
 {
 	List  *leaves = rf_partition_list(store->events_hot);
 	Sorted sorted;
 
-	sort_streams(store, leaves, streams, upper, &sorted);
+	sort_streams(store, leaves, streams, highest, upper, &sorted);
 	if (sorted.narchived > 0)
 		lock_archived_streams(store, &sorted);
 	if (sorted.nempty > 0)
@@ -381,7 +357,6 @@ close_empty(RfStore *store, ArrayType *streams, DateADT upper)
 				sorted.later[sorted.nlater++] = UUIDPGetDatum(
 					&sorted.empty[i].stream_id);
 		}
-		reopen_hot(store, leaves, &sorted);
 		log_closes(store, &sorted);
 	}
 	return sorted.nlater > 0 ?
@@ -415,7 +390,8 @@ rf_move_close(RfStore *store, ArrayType *streams)
 	rf_frame_flush();
 	rf_partition_lock_default(store->events_hot);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	held = copy_array(close_empty(store, streams, DATEVAL_NOEND), context);
+	held = copy_array(close_empty(store, streams, NULL, DATEVAL_NOEND),
+					  context);
 	rf_query_end(&scope);
 	return held;
 }
@@ -473,6 +449,18 @@ require_equal_doubles(RfStore *store, const RfMoveSpec *spec,
 			 errhint("Find out which of the two is right.")));
 }
 
+/* What a batch did. */
+typedef struct Outcome
+{
+	int64	   upper; /* the new cursor; 0: nothing was picked */
+	int64	   picked;
+	int64	   gone;
+	int64	   come;
+	int64	   doubles; /* left, because they are cold already */
+	ArrayType *streams;
+	ArrayType *highest; /* numbers moved of them; NULL: not known */
+} Outcome;
+
 /* The statement of a batch, and what it is run with. */
 typedef struct BatchCall
 {
@@ -488,51 +476,99 @@ run_statement(void *arg)
 	rf_query_run_untriggered(call->plan, call->values, NULL);
 }
 
+static void
+take_outcome(Outcome *outcome)
+{
+	bool  isnull;
+	Datum upper = rf_query_value(0, 1, &isnull);
+
+	outcome->upper = isnull ? 0 : DatumGetInt64(upper);
+	outcome->picked = DatumGetInt64(rf_query_must(0, 2));
+	outcome->gone = DatumGetInt64(rf_query_must(0, 3));
+	outcome->come = DatumGetInt64(rf_query_must(0, 4));
+	outcome->streams = DatumGetArrayTypeP(rf_query_must(0, 5));
+}
+
+/* Run a batch by its statement; false when it found an event in cold. */
+static bool
+try_statement(RfStore *store, const RfMoveSpec *spec,
+			  const RfMoveCursor *cursor, BatchCall *call, Outcome *outcome,
+			  ErrorData **error)
+{
+	call->plan = batch_plan(store, spec, cursor, false);
+	call->values[0] = Int64GetDatum(cursor->after);
+	call->values[1] = TimestampTzGetDatum(spec->before);
+	call->values[2] = Int32GetDatum(spec->batch_size);
+	call->values[3] = UUIDPGetDatum(&spec->stream_id);
+	if (!rf_query_attempt(run_statement, call, ERRCODE_UNIQUE_VIOLATION, error))
+		return false;
+	take_outcome(outcome);
+	return true;
+}
+
+/* The same on the heap, where that will do. */
+static bool
+try_bulk(const RfMoveSpec *spec, const RfMoveCursor *cursor, Outcome *outcome)
+{
+	RfBulk	   bulk = {0};
+	ErrorData *error;
+
+	bulk.source = cursor->source;
+	bulk.target = cursor->target;
+	bulk.after = cursor->after;
+	bulk.before = spec->before;
+	bulk.limit = spec->batch_size;
+	bulk.context = CurrentMemoryContext;
+	if (spec->has_stream || spec->only_archived ||
+		!rf_bulk_suffices(cursor->source, cursor->target) ||
+		!rf_query_attempt(rf_bulk_move, &bulk, ERRCODE_UNIQUE_VIOLATION,
+						  &error))
+		return false;
+	outcome->upper = bulk.upper;
+	outcome->picked = bulk.picked;
+	outcome->gone = outcome->come = bulk.moved;
+	outcome->streams = bulk.streams;
+	outcome->highest = bulk.highest;
+	return true;
+}
+
 /*
- * Run the statement of a batch.  Events that are cold already, with the same
- * content, are left out and stay hot; the result says how many.
+ * Run a batch.  Events that are cold already, with the same content, are left
+ * out and stay hot.
  */
-static int64
-run_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor)
+static void
+run_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor,
+		  Outcome *outcome)
 {
 	BatchCall  call;
 	ErrorData *error;
-	int64	   doubles;
 
-	call.plan = batch_plan(store, spec, cursor, false);
-	call.values[0] = Int64GetDatum(cursor->after);
-	call.values[1] = TimestampTzGetDatum(spec->before);
-	call.values[2] = Int32GetDatum(spec->batch_size);
-	call.values[3] = UUIDPGetDatum(&spec->stream_id);
-	if (rf_query_attempt(run_statement, &call, ERRCODE_UNIQUE_VIOLATION,
-						 &error))
-		return 0;
+	memset(outcome, 0, sizeof(*outcome));
+	if (try_bulk(spec, cursor, outcome) ||
+		try_statement(store, spec, cursor, &call, outcome, &error))
+		return;
 	require_equal_doubles(store, spec, cursor, error);
 	call.plan = batch_plan(store, spec, cursor, true);
 	run_statement(&call);
-	doubles = DatumGetInt64(rf_query_must(0, 2)) -
-			  DatumGetInt64(rf_query_must(0, 3));
+	take_outcome(outcome);
+	outcome->doubles = outcome->picked - outcome->gone;
 	ereport(WARNING,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
 			 errmsg(INT64_FORMAT
 					" events of \"%s\" are cold already, with equal content",
-					doubles, get_rel_name(cursor->source)),
+					outcome->doubles, get_rel_name(cursor->source)),
 			 errdetail("The hot ones were left where they are.")));
-	return doubles;
 }
 
 static void
-advance_cursor(RfMoveCursor *cursor, const RfMoveSpec *spec, int64 doubles)
+advance_cursor(RfMoveCursor *cursor, const RfMoveSpec *spec,
+			   const Outcome *outcome)
 {
-	bool  isnull;
-	Datum upper = rf_query_value(0, 1, &isnull);
-	int64 picked = DatumGetInt64(rf_query_must(0, 2));
-	int64 gone = DatumGetInt64(rf_query_must(0, 3));
-
-	if (!isnull)
-		cursor->after = DatumGetInt64(upper);
-	cursor->exhausted = isnull || picked < spec->batch_size;
-	if (spec->only_archived && !spec->has_stream && gone + doubles < picked)
+	if (outcome->picked > 0)
+		cursor->after = outcome->upper;
+	cursor->exhausted = outcome->picked < spec->batch_size;
+	if (spec->only_archived && !spec->has_stream &&
+		outcome->gone + outcome->doubles < outcome->picked)
 		cursor->skipped = true;
 }
 
@@ -588,24 +624,23 @@ move_one_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
 {
 	TimestampTz started_at = GetCurrentTimestamp();
 	ArrayType  *undecided = NULL;
-	int64		doubles;
+	Outcome		outcome;
 
 	require_silent(store, cursor);
 	RF_WAIT_POINT("move_before_delete");
-	doubles = run_batch(store, spec, cursor);
-	advance_cursor(cursor, spec, doubles);
-	result->events = DatumGetInt64(rf_query_must(0, 4));
-	rf_partition_require_moved(DatumGetInt64(rf_query_must(0, 3)),
-							   result->events, cursor->source);
+	run_batch(store, spec, cursor, &outcome);
+	advance_cursor(cursor, spec, &outcome);
+	result->events = outcome.come;
+	rf_partition_require_moved(outcome.gone, outcome.come, cursor->source);
 	if (result->events == 0)
 		return;
-	result->streams = copy_array(DatumGetArrayTypeP(rf_query_must(0, 5)),
-								 context);
+	result->streams = copy_array(outcome.streams, context);
 	RF_WAIT_POINT("move_before_close");
 	if (!spec->only_archived)
-		undecided = close_empty(store, result->streams, cursor->upper);
+		undecided = close_empty(store, result->streams, outcome.highest,
+								cursor->upper);
 	result->undecided = copy_array(undecided, context);
-	log_batch(store, spec, cursor, result, doubles, started_at);
+	log_batch(store, spec, cursor, result, outcome.doubles, started_at);
 	RF_WAIT_POINT("move_before_commit");
 }
 

@@ -1073,13 +1073,14 @@ rf_store_forget_plans(RfStore *store, Oid source)
 	}
 }
 
-/* The leaf's unique index on (stream_id, stream_seq). */
+/* The leaf's unique index on one column, or on two; InvalidOid: none. */
 static Oid
-find_stream_index(Relation rel, AttrNumber stream_id, AttrNumber stream_seq)
+find_unique_index(Relation rel, AttrNumber first, AttrNumber second)
 {
 	List	 *indexes = RelationGetIndexList(rel);
-	ListCell *cell;
+	int		  nkeys = second == InvalidAttrNumber ? 1 : 2;
 	Oid		  result = InvalidOid;
+	ListCell *cell;
 
 	foreach(cell, indexes)
 	{
@@ -1091,8 +1092,8 @@ find_stream_index(Relation rel, AttrNumber stream_id, AttrNumber stream_seq)
 			continue;
 		index = (Form_pg_index) GETSTRUCT(tuple);
 		if (index->indisunique && index->indisvalid && index->indimmediate &&
-			index->indnkeyatts == 2 && index->indkey.values[0] == stream_id &&
-			index->indkey.values[1] == stream_seq &&
+			index->indnkeyatts == nkeys && index->indkey.values[0] == first &&
+			(nkeys == 1 || index->indkey.values[1] == second) &&
 			heap_attisnull(tuple, Anum_pg_index_indpred, NULL))
 			result = lfirst_oid(cell);
 		ReleaseSysCache(tuple);
@@ -1100,6 +1101,15 @@ find_stream_index(Relation rel, AttrNumber stream_id, AttrNumber stream_seq)
 			break;
 	}
 	list_free(indexes);
+	return result;
+}
+
+static Oid
+must_find_stream_index(Relation rel, AttrNumber stream_id,
+					   AttrNumber stream_seq)
+{
+	Oid result = find_unique_index(rel, stream_id, stream_seq);
+
 	if (!OidIsValid(result))
 		ereport(
 			ERROR,
@@ -1139,8 +1149,10 @@ read_leaf(Oid relid, RfLeaf *leaf)
 	leaf->created_at = must_find_column(relid, "created_at", TIMESTAMPTZOID);
 	leaf->bucket_month = must_find_column(relid, "bucket_month", DATEOID);
 	leaf->retention_class = must_find_column(relid, "retention_class", TEXTOID);
-	leaf->stream_index = find_stream_index(rel, leaf->stream_id,
-										   leaf->stream_seq);
+	leaf->stream_index = must_find_stream_index(rel, leaf->stream_id,
+												leaf->stream_seq);
+	leaf->global_index = find_unique_index(rel, leaf->global_seq,
+										   InvalidAttrNumber);
 	table_close(rel, AccessShareLock);
 }
 

@@ -74,6 +74,7 @@ typedef struct RfLeaf
 	Oid		   relid;		 /* hash key */
 	Oid		   root;		 /* the topmost ancestor */
 	Oid		   stream_index; /* unique (stream_id, stream_seq) */
+	Oid		   global_index; /* unique (global_seq); InvalidOid: none */
 	AttrNumber global_seq;
 	AttrNumber stream_id;
 	AttrNumber stream_seq;

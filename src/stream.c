@@ -106,24 +106,18 @@ static const RfStatement lower_by =
 	 2,
 	 {UUIDOID, INT4OID}};
 
+/* only the versions that were read: what has changed since is left alone */
 static const RfStatement close_streams =
 	{"WITH free AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"
 	 " WHERE stream_id = ANY ($1) AND archived_at IS NULL"
-	 " ORDER BY stream_id FOR NO KEY UPDATE SKIP LOCKED)"
+	 " AND ctid = ANY ($2) ORDER BY stream_id FOR NO KEY UPDATE SKIP LOCKED)"
 	 " UPDATE {streams} SET archived_at = now(),"
 	 " archived_by = '" RF_CLOSED_BY "',"
 	 " archive_reason = '" RF_CLOSED_REASON "',"
 	 " retention_class = 'cold', updated_at = now()"
 	 " FROM free WHERE stream_id = id RETURNING stream_id",
-	 1,
-	 {UUIDARRAYOID}};
-
-static const RfStatement reopen_streams =
-	{"UPDATE {streams} SET archived_at = NULL, archived_by = NULL,"
-	 " archive_reason = NULL, retention_class = 'hot'"
-	 " WHERE stream_id = ANY ($1)",
-	 1,
-	 {UUIDARRAYOID}};
+	 2,
+	 {UUIDARRAYOID, TIDARRAYOID}};
 
 static const RfStatement raise_one =
 	{"UPDATE {streams} SET last_seq = $3,"
@@ -382,7 +376,7 @@ insert_index_entries(HeapWriter *writer, TU_UpdateIndexes update_indexes)
 		MemoryContextSwitchTo(old);
 	}
 	rf_compat_insert_index_entries(writer->result, writer->new, writer->estate,
-								   true);
+								   true, update_indexes);
 	ResetPerTupleExprContext(writer->estate);
 }
 
@@ -626,15 +620,20 @@ static void
 close_by_query(RfStore *store, RfCandidate *candidates, int count)
 {
 	Datum  *ids = palloc(sizeof(Datum) * count);
-	Datum	value;
+	Datum  *tids = palloc(sizeof(Datum) * count);
+	Datum	values[2];
 	RfScope scope;
 	uint64	rows;
 
 	for (int i = 0; i < count; i++)
+	{
 		ids[i] = UUIDPGetDatum(&candidates[i].stream_id);
-	value = PointerGetDatum(rf_query_array(ids, count, UUIDOID));
+		tids[i] = PointerGetDatum(&candidates[i].tid);
+	}
+	values[0] = PointerGetDatum(rf_query_array(ids, count, UUIDOID));
+	values[1] = PointerGetDatum(rf_query_array(tids, count, TIDOID));
 	rf_query_begin(&scope, store->owner, 0);
-	rows = rf_query_run(rf_store_plan(store, &close_streams), &value, NULL);
+	rows = rf_query_run(rf_store_plan(store, &close_streams), values, NULL);
 	for (uint64 row = 0; row < rows; row++)
 	{
 		RfCandidate	 key = {.stream_id = *DatumGetUUIDP(rf_query_must(row, 1))};
@@ -680,10 +679,9 @@ close_on_heap(HeapWriter *writer, RfCandidate *candidate)
 }
 
 /*
- * Archive streams that seem to have no hot event left, and lock their rows by
- * that.  Nobody is waited for: what others hold or have changed stays as it
- * is.  The caller looks again, and reopens those that have a hot event after
- * all.
+ * Archive streams that had no hot event left when their rows were read.  An
+ * event that came since has raised the head, and so has made a new version of
+ * the row: then, and where somebody holds it, the stream stays as it is.
  */
 void
 rf_stream_close(RfStore *store, RfCandidate *candidates, int count)
@@ -714,18 +712,6 @@ rf_stream_close(RfStore *store, RfCandidate *candidates, int count)
 		CommandCounterIncrement();
 	}
 	table_close(rel, NoLock);
-}
-
-/* Take closes of this transaction back. */
-void
-rf_stream_reopen(RfStore *store, ArrayType *streams)
-{
-	RfScope scope;
-	Datum	value = PointerGetDatum(streams);
-
-	rf_query_begin(&scope, store->owner, 0);
-	rf_query_run(rf_store_plan(store, &reopen_streams), &value, NULL);
-	rf_query_end(&scope);
 }
 
 /*

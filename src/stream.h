@@ -30,9 +30,7 @@ typedef struct RfStreamState
 typedef struct RfCandidate
 {
 	pg_uuid_t		stream_id;
-	ItemPointerData tid; /* version of the row that was read */
-	TimestampTz		first_event_at;
-	TimestampTz		last_event_at;
+	ItemPointerData tid;	/* version of the row that was read */
 	bool			closed; /* set when it has been archived */
 } RfCandidate;
 
@@ -74,9 +72,8 @@ extern int32 rf_stream_raise(RfStore *store, const pg_uuid_t *id, int32 by,
 extern void	 rf_stream_report_full(const pg_uuid_t *id);
 extern void	 rf_stream_lower(RfStore *store, const pg_uuid_t *id, int32 by);
 
-/* closing, and taking that back */
+/* closing */
 extern void rf_stream_close(RfStore *store, RfCandidate *candidates, int count);
-extern void rf_stream_reopen(RfStore *store, ArrayType *streams);
 
 /* the heads of a statement */
 extern void rf_stream_compare_and_raise(RfStore *store, RfRaise *raises,

@@ -1,0 +1,369 @@
+/*-------------------------------------------------------------------------
+ *
+ * bulk.c
+ *	  Events of a batch, from leaf to leaf on the heap.
+ *
+ * A batch that takes what comes, out of one leaf and into one leaf, is what
+ * most of archiving is.  It is done without the executor: rows are read along
+ * the leaf's index on global_seq and deleted one by one, and those that the
+ * delete got go into the cold leaf many at a time, as COPY puts them there.
+ * What another transaction deleted first is left out, so nothing is taken
+ * twice; what is inserted is what was deleted, row by row.
+ *
+ * CHECK constraints of the cold leaf are checked, indexes are kept, and a
+ * duplicate fails as it does for the executor.  Triggers do not fire for
+ * moves anyway.  Where the isolation level, generated columns or rules ask
+ * for more, the caller takes the statement instead (move.c).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "bulk.h"
+#include "compat.h"
+#include "query.h"
+#include "store.h"
+
+/* Rows, and bytes of them, that are put into the cold leaf at a time. */
+#define MAX_ROWS 1000
+#define MAX_BYTES 65536
+
+/* A stream that events were taken from. */
+typedef struct Touched
+{
+	pg_uuid_t stream_id; /* hash key */
+	int32	  highest;
+} Touched;
+
+typedef struct Carrier
+{
+	RfBulk		   *bulk;
+	RfLeaf			leaf; /* columns of the source */
+	Relation		source;
+	Relation		target;
+	AttrNumber	   *from; /* source column of each target column, or 0 */
+	AttrNumber		retention_class; /* columns of the target */
+	AttrNumber		migrated_at;	 /* 0 where it has none */
+	AttrNumber		migrated_by;
+	Datum			cold;
+	Datum			mover;
+	Datum		   *values; /* of the row in hand */
+	bool		   *nulls;
+	TupleTableSlot *slots[MAX_ROWS];
+	int				nslots; /* made */
+	int				nrows;	/* filled */
+	Size			nbytes;
+	BulkInsertState state;
+	EState		   *estate;
+	ResultRelInfo  *result;
+	CommandId		cid;
+	HTAB		   *touched;
+} Carrier;
+
+static bool
+is_plain(Relation rel)
+{
+	TupleDesc tupdesc = RelationGetDescr(rel);
+
+	return rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rules == NULL &&
+		   !(tupdesc->constr != NULL && tupdesc->constr->has_generated_stored);
+}
+
+/* Can a batch go from the one table to the other without the executor? */
+bool
+rf_bulk_suffices(Oid source, Oid target)
+{
+	Relation from;
+	Relation to;
+	bool	 result;
+
+	if (IsolationUsesXactSnapshot())
+		return false;
+	from = table_open(source, AccessShareLock);
+	to = table_open(target, AccessShareLock);
+	result = is_plain(from) && is_plain(to);
+	table_close(to, AccessShareLock);
+	table_close(from, AccessShareLock);
+	return result;
+}
+
+/*
+ * Setting up
+ */
+
+static void
+map_columns(Carrier *carrier)
+{
+	TupleDesc tupdesc = RelationGetDescr(carrier->target);
+	Oid		  source = RelationGetRelid(carrier->source);
+
+	carrier->from = palloc0(sizeof(AttrNumber) * tupdesc->natts);
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+		const char		 *name = NameStr(att->attname);
+
+		if (att->attisdropped)
+			continue;
+		if (strcmp(name, "retention_class") == 0)
+			carrier->retention_class = i + 1;
+		else if (strcmp(name, "migrated_at") == 0)
+			carrier->migrated_at = i + 1;
+		else if (strcmp(name, "migrated_by") == 0)
+			carrier->migrated_by = i + 1;
+		else
+			carrier->from[i] = get_attnum(source, name);
+	}
+}
+
+static void
+begin_carrier(Carrier *carrier, RfBulk *bulk)
+{
+	HASHCTL ctl = {0};
+	int		natts;
+
+	memset(carrier, 0, sizeof(*carrier));
+	carrier->bulk = bulk;
+	rf_store_leaf(bulk->source, &carrier->leaf);
+	carrier->source = table_open(bulk->source, RowExclusiveLock);
+	carrier->target = table_open(bulk->target, RowExclusiveLock);
+	map_columns(carrier);
+	carrier->cold = CStringGetTextDatum("cold");
+	carrier->mover = CStringGetTextDatum("archive_move");
+	natts = RelationGetDescr(carrier->source)->natts;
+	carrier->values = palloc(sizeof(Datum) * natts);
+	carrier->nulls = palloc(sizeof(bool) * natts);
+	carrier->state = GetBulkInsertState();
+	carrier->estate = CreateExecutorState();
+	carrier->result = makeNode(ResultRelInfo);
+	InitResultRelInfo(carrier->result, carrier->target, 0, NULL, 0);
+	ExecOpenIndices(carrier->result, false);
+	carrier->cid = GetCurrentCommandId(true);
+	ctl.keysize = UUID_LEN;
+	ctl.entrysize = sizeof(Touched);
+	ctl.hcxt = CurrentMemoryContext;
+	carrier->touched = hash_create("Rillflow streams of a batch", 1024, &ctl,
+								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static void
+end_carrier(Carrier *carrier)
+{
+	for (int i = 0; i < carrier->nslots; i++)
+		ExecDropSingleTupleTableSlot(carrier->slots[i]);
+	ExecCloseIndices(carrier->result);
+	FreeExecutorState(carrier->estate);
+	FreeBulkInsertState(carrier->state);
+	table_finish_bulk_insert(carrier->target, 0);
+	hash_destroy(carrier->touched);
+	table_close(carrier->target, NoLock);
+	table_close(carrier->source, NoLock);
+	CommandCounterIncrement();
+}
+
+/*
+ * Carrying
+ */
+
+/* Put what is in hand into the cold leaf, and into its indexes. */
+static void
+flush_rows(Carrier *carrier)
+{
+	if (carrier->nrows == 0)
+		return;
+	table_multi_insert(carrier->target, carrier->slots, carrier->nrows,
+					   carrier->cid, 0, carrier->state);
+	for (int i = 0; i < carrier->nrows; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		rf_compat_insert_index_entries(carrier->result, carrier->slots[i],
+									   carrier->estate, false, TU_None);
+		ExecClearTuple(carrier->slots[i]);
+		ResetPerTupleExprContext(carrier->estate);
+	}
+	carrier->bulk->moved += carrier->nrows;
+	carrier->nrows = 0;
+	carrier->nbytes = 0;
+}
+
+static Datum
+target_value(const Carrier *carrier, int column, bool *isnull)
+{
+	AttrNumber from = carrier->from[column];
+
+	*isnull = false;
+	if (from > 0)
+	{
+		*isnull = carrier->nulls[from - 1];
+		return carrier->values[from - 1];
+	}
+	if (column + 1 == carrier->retention_class)
+		return carrier->cold;
+	if (column + 1 == carrier->migrated_at)
+		return TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+	if (column + 1 == carrier->migrated_by)
+		return carrier->mover;
+	*isnull = true;
+	return (Datum) 0;
+}
+
+/* Keep the row in hand, which is deleted, until the next flush. */
+static void
+keep_row(Carrier *carrier, HeapTuple tuple)
+{
+	TupleDesc		tupdesc = RelationGetDescr(carrier->target);
+	TupleTableSlot *slot;
+
+	if (carrier->nrows == carrier->nslots)
+		carrier->slots[carrier->nslots++] = table_slot_create(carrier->target,
+															  NULL);
+	slot = carrier->slots[carrier->nrows++];
+	for (int i = 0; i < tupdesc->natts; i++)
+		slot->tts_values[i] = target_value(carrier, i, &slot->tts_isnull[i]);
+	ExecStoreVirtualTuple(slot);
+	ExecMaterializeSlot(slot);
+	slot->tts_tableOid = RelationGetRelid(carrier->target);
+	if (tupdesc->constr != NULL)
+		ExecConstraints(carrier->result, slot, carrier->estate);
+	carrier->nbytes += tuple->t_len;
+	if (carrier->nrows == MAX_ROWS || carrier->nbytes > MAX_BYTES)
+		flush_rows(carrier);
+}
+
+static void
+touch_stream(Carrier *carrier)
+{
+	Datum id = carrier->values[carrier->leaf.stream_id - 1];
+	int32 number = DatumGetInt32(carrier->values[carrier->leaf.stream_seq - 1]);
+	bool  found;
+	Touched *touched = hash_search(carrier->touched, DatumGetUUIDP(id),
+								   HASH_ENTER, &found);
+
+	touched->highest = found ? Max(touched->highest, number) : number;
+}
+
+/* Delete the row; false when somebody else has. */
+static bool
+delete_row(Carrier *carrier, HeapTuple tuple)
+{
+	TM_FailureData failure;
+
+	switch (table_tuple_delete(carrier->source, &tuple->t_self, carrier->cid,
+							   InvalidSnapshot, InvalidSnapshot, true, &failure,
+							   false))
+	{
+		case TM_Ok:
+			return true;
+		case TM_Deleted:
+		case TM_Updated:
+			return false;
+		default:
+			elog(ERROR, "could not delete a row of \"%s\"",
+				 RelationGetRelationName(carrier->source));
+	}
+	return false;
+}
+
+static void
+carry_row(Carrier *carrier, HeapTuple tuple)
+{
+	RfBulk		 *bulk = carrier->bulk;
+	const RfLeaf *leaf = &carrier->leaf;
+
+	heap_deform_tuple(tuple, RelationGetDescr(carrier->source), carrier->values,
+					  carrier->nulls);
+	if (DatumGetTimestampTz(carrier->values[leaf->created_at - 1]) >=
+		bulk->before)
+		return;
+	bulk->upper = DatumGetInt64(carrier->values[leaf->global_seq - 1]);
+	bulk->picked++;
+	if (!delete_row(carrier, tuple))
+		return;
+	touch_stream(carrier);
+	keep_row(carrier, tuple);
+}
+
+static void
+carry_rows(Carrier *carrier)
+{
+	RfBulk	   *bulk = carrier->bulk;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Relation	index = index_open(carrier->leaf.global_index, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, carrier->leaf.global_seq, BTGreaterStrategyNumber,
+				F_INT8GT, Int64GetDatum(bulk->after));
+	scan = systable_beginscan_ordered(carrier->source, index, snapshot, 1,
+									  &key);
+	while (bulk->picked < bulk->limit &&
+		   HeapTupleIsValid(
+			   tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
+	{
+		CHECK_FOR_INTERRUPTS();
+		carry_row(carrier, tuple);
+	}
+	systable_endscan_ordered(scan);
+	index_close(index, AccessShareLock);
+	UnregisterSnapshot(snapshot);
+	flush_rows(carrier);
+}
+
+static void
+report_streams(Carrier *carrier)
+{
+	RfBulk		   *bulk = carrier->bulk;
+	long			count = hash_get_num_entries(carrier->touched);
+	Datum		   *ids = palloc(sizeof(Datum) * Max(count, 1));
+	Datum		   *highest = palloc(sizeof(Datum) * Max(count, 1));
+	HASH_SEQ_STATUS status;
+	Touched		   *touched;
+	MemoryContext	old;
+	int				n = 0;
+
+	hash_seq_init(&status, carrier->touched);
+	while ((touched = hash_seq_search(&status)) != NULL)
+	{
+		ids[n] = UUIDPGetDatum(&touched->stream_id);
+		highest[n++] = Int32GetDatum(touched->highest);
+	}
+	old = MemoryContextSwitchTo(bulk->context);
+	bulk->streams = rf_query_array(ids, n, UUIDOID);
+	bulk->highest = rf_query_array(highest, n, INT4OID);
+	MemoryContextSwitchTo(old);
+}
+
+/* Move a batch; the argument is a RfBulk. */
+void
+rf_bulk_move(void *arg)
+{
+	RfBulk *bulk = arg;
+	Carrier carrier;
+
+	bulk->upper = bulk->picked = bulk->moved = 0;
+	begin_carrier(&carrier, bulk);
+	carry_rows(&carrier);
+	report_streams(&carrier);
+	end_carrier(&carrier);
+}
