@@ -808,9 +808,9 @@ report_not_made(RfStore *store, const RfRaise *raises, int count)
 
 	for (uint64 row = 0; row < rows; row++)
 	{
-		RfRaise	 key = {.stream_id = *DatumGetUUIDP(rf_query_must(row, 1))};
-		RfRaise *found = bsearch(&key, raises, count, sizeof(RfRaise),
-								 compare_raises);
+		RfRaise key = {.stream_id = *DatumGetUUIDP(rf_query_must(row, 1))};
+		const RfRaise *found = bsearch(&key, raises, count, sizeof(RfRaise),
+									   compare_raises);
 
 		if (found != NULL)
 			made[found - raises] = true;
