@@ -662,11 +662,26 @@ fill_closed_version(HeapWriter *writer)
 	ExecStoreVirtualTuple(writer->new);
 }
 
+/*
+ * Lock a version of the row if nobody but ourselves holds it: an update that
+ * does not wait takes our own lock for somebody else's.
+ */
+static bool
+lock_at_once(HeapWriter *writer, ItemPointer tid)
+{
+	TM_FailureData failure;
+
+	return table_tuple_lock(writer->rel, tid, SnapshotSelf, writer->old,
+							GetCurrentCommandId(false), LockTupleNoKeyExclusive,
+							LockWaitSkip, 0, &failure) == TM_Ok;
+}
+
 /* Close a stream, unless its row has changed or somebody holds it. */
 static bool
 close_on_heap(HeapWriter *writer, RfCandidate *candidate)
 {
 	TupleTableSlot *old = writer->old;
+	TM_Result		result;
 
 	if (!fetch_version(writer, &candidate->tid) ||
 		old->tts_isnull[STREAMS_STREAM_ID - 1] ||
@@ -675,7 +690,10 @@ close_on_heap(HeapWriter *writer, RfCandidate *candidate)
 		!old->tts_isnull[STREAMS_ARCHIVED_AT - 1])
 		return false;
 	fill_closed_version(writer);
-	return write_version(writer, &candidate->tid, false) == TM_Ok;
+	result = write_version(writer, &candidate->tid, false);
+	if (result == TM_BeingModified && lock_at_once(writer, &candidate->tid))
+		result = write_version(writer, &candidate->tid, true);
+	return result == TM_Ok;
 }
 
 /*
