@@ -69,12 +69,6 @@ typedef struct RfKey
 	int64	  global_seq;
 } RfKey;
 
-static inline const char *
-rf_tier_name(RfTier tier)
-{
-	return tier == RF_HOT ? "hot" : "cold";
-}
-
 static inline bool
 rf_uuid_equal(const pg_uuid_t *a, const pg_uuid_t *b)
 {

@@ -81,10 +81,6 @@ typedef struct StoreEntry
 	RfStore *store;
 } StoreEntry;
 
-const char *const rf_store_table_names[] =
-	{"rf_streams",		  "events",		   "events_archive", "events_all",
-	 "rf_archive_config", "rf_event_keys", "rf_archive_log", NULL};
-
 static HTAB	   *stores = NULL;
 static HTAB	   *leaves = NULL;
 static RfStore *retired = NULL;
@@ -351,21 +347,6 @@ rf_store_require_same_columns(const RfStore *store)
 /*
  * Loading
  */
-
-/* How many of the names of a store does the schema bear? */
-int
-rf_store_tables_in(Oid namespace_id)
-{
-	int count = 0;
-
-	for (int i = 0; rf_store_table_names[i] != NULL; i++)
-	{
-		if (OidIsValid(
-				get_relname_relid(rf_store_table_names[i], namespace_id)))
-			count++;
-	}
-	return count;
-}
 
 static bool
 get_switch(HeapTuple tuple, AttrNumber column, TupleDesc tupdesc)

@@ -105,10 +105,6 @@ extern bool		rf_store_is_registered(const char *schema);
 extern char	   *rf_store_schema_of_tenant(const char *tenant);
 extern void		rf_store_forget_all(void);
 
-/* what the tables of a store are called, and which a schema has */
-extern const char *const rf_store_table_names[];
-extern int				 rf_store_tables_in(Oid namespace_id);
-
 /* statements */
 extern RfPlan rf_store_plan(RfStore *store, const RfStatement *statement);
 extern RfPlan rf_store_plan_for(RfStore *store, const RfStatement *statement,
