@@ -1,6 +1,6 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # What the benchmarks share: databases made afresh, times, pairs of runs and the table of results. To be
-# sourced by bench/run, which sets bin and run_dir.
+# sourced by bench/run, which sets bin, run_dir and root.
 #
 # Each benchmark makes a template, a database that holds all that its runs start from, and measures in copies of
 # it. The two sides of a pair run one right after the other, and what counts is the median of the pairs' ratios:

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # rf_append, against what an application sends that knows nothing of it, and on several clients.
 #
 # Each side has a database of its own, in which its runs go on; both have done as many transactions then, over as

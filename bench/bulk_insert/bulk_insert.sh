@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # One INSERT ... SELECT of 150,000 rows over 5,000 hot streams.
 
 # insert <redirect> <file>: the time of it, in a fresh copy.

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Moving 100,000 events by rows, in batches of 5,000.
 
 # A stream a file, an event a change to it; where there are no real ones, events of the same skew: 14,600
@@ -10,7 +10,7 @@ hundred_thousand_events() {
     awk 'BEGIN {
       srand(1)
       while (n < 100000) {
-        size = int(1.3 / exp(log(1 - rand()) * 0.78)); if (size > 600) size = 600
+        size = int(1.3 / exp(log(1 - rand()) * 0.95)); if (size > 600) size = 600
         file++
         for (i = 0; i < size && n < 100000; i++)
           printf "%d\trepository\tsrc/part%d/file%d.c\tM\t%012x\n", 1300000000 + rand() * 4e8, file % 90, file, n++

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # 191,163 real events: load, replay, move and replay again. No rivals and no limits: what to expect.
 
 figures_width='%-50s %5s %8s %9s %9s %9s   %10s\n'

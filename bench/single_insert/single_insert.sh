@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # INSERT of one row, as an application does that knows nothing of us: one client, a prepared statement.
 
 # Transactions of a run.
