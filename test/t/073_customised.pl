@@ -193,7 +193,7 @@ is(sqlstate_of($node, $db, "INSERT INTO events (stream_id, event_type, body, use
 round_trip('foreign keys');
 is(ask('SELECT count(*) FROM orders JOIN rf_streams USING (stream_id)'), '2', 'what refers to streams still does');
 # (18 tells a RESTRICT from the rest)
-like(sqlstate_of($node, $db, "DELETE FROM rf_streams"), qr/^(?:23503|23001)$/, 'and holds them');
+is(sqlstate_of($node, $db, "DELETE FROM rf_streams"), $node->pg_version >= 18 ? '23001' : '23503', 'and holds them');
 is(ask('SELECT count(*) FROM pg_constraint WHERE NOT convalidated'), '0', 'no constraint was given up');
 
 # ---- Row security that is forced on the owner, too: what nobody sees is not taken for what is not there
