@@ -41,19 +41,11 @@
 
 #include "bulk.h"
 #include "compat.h"
-#include "query.h"
 #include "store.h"
 
 /* Rows, and bytes of them, that are put into the cold leaf at a time. */
 #define MAX_ROWS 1000
 #define MAX_BYTES 65536
-
-/* A stream that events were taken from. */
-typedef struct Touched
-{
-	pg_uuid_t stream_id; /* hash key */
-	int32	  highest;
-} Touched;
 
 typedef struct Carrier
 {
@@ -160,7 +152,7 @@ begin_carrier(Carrier *carrier, RfBulk *bulk)
 	ExecOpenIndices(carrier->result, false);
 	carrier->cid = GetCurrentCommandId(true);
 	ctl.keysize = UUID_LEN;
-	ctl.entrysize = sizeof(Touched);
+	ctl.entrysize = sizeof(RfTouched);
 	ctl.hcxt = CurrentMemoryContext;
 	carrier->touched = hash_create("Rillflow streams of a batch", 1024, &ctl,
 								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
@@ -256,10 +248,17 @@ touch_stream(Carrier *carrier)
 	Datum id = carrier->values[carrier->leaf.stream_id - 1];
 	int32 number = DatumGetInt32(carrier->values[carrier->leaf.stream_seq - 1]);
 	bool  found;
-	Touched *touched = hash_search(carrier->touched, DatumGetUUIDP(id),
-								   HASH_ENTER, &found);
+	RfTouched *touched = hash_search(carrier->touched, DatumGetUUIDP(id),
+									 HASH_ENTER, &found);
 
-	touched->highest = found ? Max(touched->highest, number) : number;
+	if (!found)
+	{
+		touched->lowest = touched->highest = number;
+		touched->count = 0;
+	}
+	touched->lowest = Min(touched->lowest, number);
+	touched->highest = Max(touched->highest, number);
+	touched->count++;
 }
 
 /* Delete the row; false when somebody else has. */
@@ -335,23 +334,15 @@ report_streams(Carrier *carrier)
 {
 	RfBulk		   *bulk = carrier->bulk;
 	long			count = hash_get_num_entries(carrier->touched);
-	Datum		   *ids = palloc(sizeof(Datum) * Max(count, 1));
-	Datum		   *highest = palloc(sizeof(Datum) * Max(count, 1));
 	HASH_SEQ_STATUS status;
-	Touched		   *touched;
-	MemoryContext	old;
-	int				n = 0;
+	RfTouched	   *touched;
 
+	bulk->nstreams = 0;
+	bulk->streams = MemoryContextAlloc(bulk->context,
+									   sizeof(RfTouched) * Max(count, 1));
 	hash_seq_init(&status, carrier->touched);
 	while ((touched = hash_seq_search(&status)) != NULL)
-	{
-		ids[n] = UUIDPGetDatum(&touched->stream_id);
-		highest[n++] = Int32GetDatum(touched->highest);
-	}
-	old = MemoryContextSwitchTo(bulk->context);
-	bulk->streams = rf_query_array(ids, n, UUIDOID);
-	bulk->highest = rf_query_array(highest, n, INT4OID);
-	MemoryContextSwitchTo(old);
+		bulk->streams[bulk->nstreams++] = *touched;
 }
 
 /* Move a batch; the argument is a RfBulk. */

@@ -11,7 +11,17 @@
 #include "rillflow.h"
 
 #include "store.h"
-#include "utils/array.h"
+#include "utils/palloc.h"
+#include "utils/timestamp.h"
+
+/* A stream that events were taken from. */
+typedef struct RfTouched
+{
+	pg_uuid_t stream_id; /* hash key */
+	int32	  lowest;	 /* number taken */
+	int32	  highest;
+	int32	  count; /* how many; 0: not known, and the two neither */
+} RfTouched;
 
 /* What to take, and what was taken. */
 typedef struct RfBulk
@@ -21,12 +31,12 @@ typedef struct RfBulk
 	int64		  after;   /* events with a higher global_seq */
 	TimestampTz	  before;  /* and an earlier created_at */
 	int			  limit;   /* so many of them */
-	MemoryContext context; /* where the arrays go */
+	MemoryContext context; /* where the streams go */
 	int64		  upper;   /* set: the last one seen; 0: none */
 	int64		  picked;  /* set: seen */
 	int64		  moved;   /* set: taken out, and put in */
-	ArrayType	 *streams; /* set: their streams */
-	ArrayType	 *highest; /* set: highest number moved of each */
+	RfTouched	 *streams; /* set: their streams */
+	int			  nstreams;
 } RfBulk;
 
 extern bool rf_bulk_suffices(Oid source, Oid target);

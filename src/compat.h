@@ -12,6 +12,7 @@
 
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
@@ -102,6 +103,18 @@ rf_compat_insert_index_entries(ResultRelInfo *result, TupleTableSlot *slot,
 #else
 	(void) ExecInsertIndexTuples(result, slot, estate, update, false, NULL,
 								 NIL);
+#endif
+}
+
+/* Begin a scan of an index; 18 can count what it does. */
+static inline IndexScanDesc
+rf_compat_index_beginscan(Relation rel, Relation index, Snapshot snapshot,
+						  int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(rel, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(rel, index, snapshot, nkeys, 0);
 #endif
 }
 

@@ -19,9 +19,13 @@
  * one snapshot; then that version of the row is closed.  An event that came in
  * between has raised the head, which makes another version, and the stream
  * stays open; an append in flight raises the head later, and reopens it.  A
- *month that is made at the same time takes rows out of the default partition,
- *on which a lock keeps it waiting.  Rows of rf_streams that others hold are
- *skipped, and reported to the loop, which takes them up at the end.
+ * month that is made at the same time takes rows out of the default partition,
+ * on which a lock keeps it waiting.  Rows of rf_streams that others hold are
+ * skipped, and are undecided; the loop takes these up at the end.
+ *
+ * Numbers make that cheap.  A stream whose last number was not taken is not
+ * looked at, and of one whose last number was, only events of numbers below
+ * those that were taken can be hot still (highest_hot).
  *
  * Locks: the parent of the cold tier and the hot default partition; rows of
  * rf_streams in ascending order, where only_archived asks for it; the rows
@@ -39,7 +43,7 @@
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
+#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -208,26 +212,32 @@ resolve_leaves(const RfStore *store, RfMoveCursor *cursor)
  * Closing
  */
 
-/*
- * Does the hot tier hold an event of the stream?  The default partition and
- * the late months, where it most likely has one, come last in the list.
- */
-static bool
-stream_is_hot(List *leaves, const pg_uuid_t *id, TimestampTz first,
-			  TimestampTz last, Snapshot snapshot)
+/* Streams of one move; they live in the memory given. */
+HTAB *
+rf_move_make_streams(MemoryContext context)
 {
-	DateADT from = rf_partition_month_of(first);
-	DateADT to = rf_partition_month_of(last);
+	HASHCTL ctl = {0};
 
-	for (int i = list_length(leaves) - 1; i >= 0; i--)
+	ctl.keysize = UUID_LEN;
+	ctl.entrysize = sizeof(RfMoveStream);
+	ctl.hcxt = context;
+	return hash_create("Rillflow streams of a move", 256, &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/* What is known of a stream, noted down if it is not yet. */
+RfMoveStream *
+rf_move_stream(HTAB *streams, const pg_uuid_t *id)
+{
+	bool		  found;
+	RfMoveStream *stream = hash_search(streams, id, HASH_ENTER, &found);
+
+	if (!found)
 	{
-		RfPartition *leaf = list_nth(leaves, i);
-
-		if (leaf->lower <= to && from < leaf->upper &&
-			rf_partition_holds_stream(leaf->relid, id, snapshot))
-			return true;
+		stream->head = 0;
+		stream->touched = stream->undecided = false;
 	}
-	return false;
+	return stream;
 }
 
 /* Streams that a batch touched, sorted. */
@@ -237,65 +247,107 @@ typedef struct Sorted
 	int			 nempty;
 	Datum		*archived; /* may be about to be reactivated */
 	int			 narchived;
-	Datum		*later; /* to be looked at again when the move ends */
-	int			 nlater;
 } Sorted;
 
+/* Where streams are looked at, with one snapshot. */
+typedef struct Sight
+{
+	RfStreamReader reader;
+	RfSearch	   hot;
+	DateADT		   upper; /* last events from here on come later */
+} Sight;
+
 /*
- * Sort streams without a lock: those that look empty, those that are archived,
- * and those to be looked at again when the move ends, because their last event
- * lies in a later leaf, or is not among those that were moved.
+ * The highest number that a hot event of the stream can have, when its head is
+ * not higher than what was taken: no number is given twice, so where all from
+ * the lowest to the highest were taken, none of these is hot any more.
+ */
+static int32
+highest_hot(const RfTouched *touched)
+{
+	if (touched->count > 0 &&
+		touched->count == (int64) touched->highest - touched->lowest + 1)
+		return touched->lowest - 1;
+	return PG_INT32_MAX;
+}
+
+static bool
+is_hot(Sight *sight, const RfTouched *touched, const RfStreamState *state)
+{
+	int32 highest = highest_hot(touched);
+
+	return highest > 0 &&
+		   rf_partition_search(&sight->hot, &touched->stream_id, highest,
+							   state->first_event_at, state->last_event_at);
+}
+
+/*
+ * Sort a stream without a lock: those that look empty, those that are
+ * archived, and those to be looked at again when the move ends, because their
+ * last event lies in a later leaf, or is not among those that were moved.
+ * The last holds without another look while the head that was read before is
+ * higher, since heads never fall.
  */
 static void
-sort_stream(RfStore *store, List *leaves, Datum id, int32 highest,
-			DateADT upper, Snapshot snapshot, Sorted *sorted)
+sort_stream(Sight *sight, const RfTouched *touched, RfMoveStream *stream,
+			Sorted *sorted)
 {
 	RfStreamState state;
 
-	rf_stream_read(store, DatumGetUUIDP(id), snapshot, &state);
+	if (touched->highest < stream->head)
+	{
+		stream->undecided = true;
+		return;
+	}
+	rf_stream_read_next(&sight->reader, &touched->stream_id, &state);
 	if (!state.exists)
 		return;
+	stream->head = state.last_seq;
 	if (state.archived)
-		sorted->archived[sorted->narchived++] = id;
-	else if (rf_partition_month_of(state.last_event_at) >= upper ||
-			 highest < state.last_seq)
-		sorted->later[sorted->nlater++] = id;
-	else if (!stream_is_hot(leaves, DatumGetUUIDP(id), state.first_event_at,
-							state.last_event_at, snapshot))
+		sorted->archived[sorted->narchived++] = UUIDPGetDatum(
+			&touched->stream_id);
+	else if (rf_partition_month_of(state.last_event_at) >= sight->upper ||
+			 touched->highest < state.last_seq)
+		stream->undecided = true;
+	else if (!is_hot(sight, touched, &state))
 	{
 		RfCandidate *candidate = &sorted->empty[sorted->nempty++];
 
-		candidate->stream_id = *DatumGetUUIDP(id);
+		candidate->stream_id = touched->stream_id;
 		candidate->tid = state.tid;
 		candidate->closed = false;
 	}
 }
 
+static int
+compare_touched(const void *a, const void *b)
+{
+	return memcmp(((const RfTouched *) a)->stream_id.data,
+				  ((const RfTouched *) b)->stream_id.data, UUID_LEN);
+}
+
+/* In order of id, which is the order of the indexes, too. */
 static void
-sort_streams(RfStore *store, List *leaves, ArrayType *streams,
-			 ArrayType *highest, DateADT upper, Sorted *sorted)
+sort_streams(RfStore *store, RfTouched *touched, int count, DateADT upper,
+			 HTAB *streams, Sorted *sorted)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Datum	*ids;
-	Datum	*numbers = NULL;
-	int		 count;
+	Sight	 sight = {.upper = upper};
 
-	deconstruct_array(streams, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids,
-					  NULL, &count);
-	if (highest != NULL)
-		deconstruct_array(highest, INT4OID, sizeof(int32), true, TYPALIGN_INT,
-						  &numbers, NULL, &count);
+	qsort(touched, count, sizeof(RfTouched), compare_touched);
 	sorted->empty = palloc(sizeof(RfCandidate) * Max(count, 1));
 	sorted->archived = palloc(sizeof(Datum) * Max(count, 1));
-	sorted->later = palloc(sizeof(Datum) * Max(count, 1) * 2);
-	sorted->nempty = sorted->narchived = sorted->nlater = 0;
+	sorted->nempty = sorted->narchived = 0;
+	rf_stream_begin_read(&sight.reader, store, snapshot);
+	rf_partition_begin_search(&sight.hot, store->events_hot, snapshot);
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		sort_stream(store, leaves, ids[i],
-					numbers == NULL ? PG_INT32_MAX : DatumGetInt32(numbers[i]),
-					upper, snapshot, sorted);
+		sort_stream(&sight, &touched[i],
+					rf_move_stream(streams, &touched[i].stream_id), sorted);
 	}
+	rf_partition_end_search(&sight.hot);
+	rf_stream_end_read(&sight.reader);
 	UnregisterSnapshot(snapshot);
 }
 
@@ -304,15 +356,15 @@ sort_streams(RfStore *store, List *leaves, ArrayType *streams,
  * may be about to be reactivated, and are looked at again.
  */
 static void
-lock_archived_streams(RfStore *store, Sorted *sorted)
+lock_archived_streams(RfStore *store, const Sorted *sorted, HTAB *streams)
 {
 	Datum value = PointerGetDatum(
 		rf_query_array(sorted->archived, sorted->narchived, UUIDOID));
 	uint64 rows = rf_query_run(rf_store_plan(store, &find_held), &value, NULL);
 
 	for (uint64 row = 0; row < rows; row++)
-		sorted->later[sorted->nlater++] = datumCopy(rf_query_must(row, 1),
-													false, UUID_LEN);
+		rf_move_stream(streams, DatumGetUUIDP(rf_query_must(row, 1)))
+			->undecided = true;
 }
 
 static void
@@ -332,68 +384,71 @@ log_closes(RfStore *store, const Sorted *sorted)
 								RF_CLOSED_REASON);
 }
 
-/*
- * Archive those of the streams that have no hot event left.  Returns those
- * that could not be decided: another transaction holds them, or their last
- * event lies after the leaf that ends at upper.
- */
-static ArrayType *
-close_empty(RfStore *store, ArrayType *streams, ArrayType *highest,
-			DateADT upper)
+/* Close what seems to be empty; what could not be closed is undecided. */
+static void
+close_sorted(RfStore *store, const Sorted *sorted, HTAB *streams)
 {
-	List  *leaves = rf_partition_list(store->events_hot);
-	Sorted sorted;
-
-	sort_streams(store, leaves, streams, highest, upper, &sorted);
-	if (sorted.narchived > 0)
-		lock_archived_streams(store, &sorted);
-	if (sorted.nempty > 0)
+	RF_WAIT_POINT("close_before_lock");
+	rf_stream_close(store, sorted->empty, sorted->nempty);
+	for (int i = 0; i < sorted->nempty; i++)
 	{
-		RF_WAIT_POINT("close_before_lock");
-		rf_stream_close(store, sorted.empty, sorted.nempty);
-		for (int i = 0; i < sorted.nempty; i++)
-		{
-			if (!sorted.empty[i].closed)
-				sorted.later[sorted.nlater++] = UUIDPGetDatum(
-					&sorted.empty[i].stream_id);
-		}
-		log_closes(store, &sorted);
+		RfCandidate *candidate = &sorted->empty[i];
+
+		rf_move_stream(streams, &candidate->stream_id)->undecided =
+			!candidate->closed;
 	}
-	return sorted.nlater > 0 ?
-			   rf_query_array(sorted.later, sorted.nlater, UUIDOID) :
-			   NULL;
+	log_closes(store, sorted);
 }
 
-static ArrayType *
-copy_array(ArrayType *array, MemoryContext context)
+/*
+ * Archive those of the streams that have no hot event left.  Undecided are
+ * those that another transaction holds, and those whose last event lies after
+ * the leaf that ends at upper, or was not moved yet.
+ */
+static void
+close_empty(RfStore *store, RfTouched *touched, int count, DateADT upper,
+			HTAB *streams)
 {
-	ArrayType *copy;
+	Sorted sorted;
 
-	if (array == NULL)
-		return NULL;
-	copy = MemoryContextAlloc(context, VARSIZE(array));
-	memcpy(copy, array, VARSIZE(array));
-	return copy;
+	sort_streams(store, touched, count, upper, streams, &sorted);
+	if (sorted.narchived > 0)
+		lock_archived_streams(store, &sorted, streams);
+	if (sorted.nempty > 0)
+		close_sorted(store, &sorted, streams);
+}
+
+/* Streams of which nothing but the id is known. */
+static RfTouched *
+streams_of_ids(const Datum *ids, int count)
+{
+	RfTouched *touched = palloc0(sizeof(RfTouched) * Max(count, 1));
+
+	for (int i = 0; i < count; i++)
+	{
+		touched[i].stream_id = *DatumGetUUIDP(ids[i]);
+		touched[i].highest = PG_INT32_MAX;
+	}
+	return touched;
 }
 
 /*
  * Close those of the streams that are empty now, wherever their last event
- * lies.  Returns those that other transactions hold.
+ * lies.  Those that other transactions hold stay undecided.
  */
-ArrayType *
-rf_move_close(RfStore *store, ArrayType *streams)
+void
+rf_move_close(RfStore *store, const Datum *ids, int count, HTAB *streams)
 {
-	MemoryContext context = CurrentMemoryContext;
-	RfScope		  scope;
-	ArrayType	 *held;
+	RfScope scope;
 
 	rf_frame_flush();
 	rf_partition_lock_default(store->events_hot);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	held = copy_array(close_empty(store, streams, NULL, DATEVAL_NOEND),
-					  context);
+	for (int i = 0; i < count; i++)
+		rf_move_stream(streams, DatumGetUUIDP(ids[i]))->undecided = false;
+	close_empty(store, streams_of_ids(ids, count), count, DATEVAL_NOEND,
+				streams);
 	rf_query_end(&scope);
-	return held;
 }
 
 /* Note in the ledger that streams were not closed, for the next move. */
@@ -457,8 +512,8 @@ typedef struct Outcome
 	int64	   gone;
 	int64	   come;
 	int64	   doubles; /* left, because they are cold already */
-	ArrayType *streams;
-	ArrayType *highest; /* numbers moved of them; NULL: not known */
+	RfTouched *streams;
+	int		   nstreams;
 } Outcome;
 
 /* The statement of a batch, and what it is run with. */
@@ -479,14 +534,18 @@ run_statement(void *arg)
 static void
 take_outcome(Outcome *outcome)
 {
-	bool  isnull;
-	Datum upper = rf_query_value(0, 1, &isnull);
+	bool   isnull;
+	Datum  upper = rf_query_value(0, 1, &isnull);
+	Datum *ids;
 
 	outcome->upper = isnull ? 0 : DatumGetInt64(upper);
 	outcome->picked = DatumGetInt64(rf_query_must(0, 2));
 	outcome->gone = DatumGetInt64(rf_query_must(0, 3));
 	outcome->come = DatumGetInt64(rf_query_must(0, 4));
-	outcome->streams = DatumGetArrayTypeP(rf_query_must(0, 5));
+	deconstruct_array(DatumGetArrayTypeP(rf_query_must(0, 5)), UUIDOID,
+					  UUID_LEN, false, TYPALIGN_CHAR, &ids, NULL,
+					  &outcome->nstreams);
+	outcome->streams = streams_of_ids(ids, outcome->nstreams);
 }
 
 /* Run a batch by its statement; false when it found an event in cold. */
@@ -528,7 +587,7 @@ try_bulk(const RfMoveSpec *spec, const RfMoveCursor *cursor, Outcome *outcome)
 	outcome->picked = bulk.picked;
 	outcome->gone = outcome->come = bulk.moved;
 	outcome->streams = bulk.streams;
-	outcome->highest = bulk.highest;
+	outcome->nstreams = bulk.nstreams;
 	return true;
 }
 
@@ -574,22 +633,21 @@ advance_cursor(RfMoveCursor *cursor, const RfMoveSpec *spec,
 
 static void
 log_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor,
-		  const RfMoveResult *result, int64 doubles, TimestampTz started_at)
+		  const Outcome *outcome, TimestampTz started_at)
 {
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("batch");
 
 	if (spec->has_stream)
 		entry.stream_id = &spec->stream_id;
 	entry.bucket_month = cursor->month;
-	entry.events = result->events;
-	entry.streams = ArrayGetNItems(ARR_NDIM(result->streams),
-								   ARR_DIMS(result->streams));
+	entry.events = outcome->come;
+	entry.streams = outcome->nstreams;
 	entry.started_at = started_at;
-	entry.detail = doubles == 0 ?
+	entry.detail = outcome->doubles == 0 ?
 					   get_rel_name(cursor->source) :
 					   psprintf("%s, " INT64_FORMAT
 								" events left that are cold already",
-								get_rel_name(cursor->source), doubles);
+								get_rel_name(cursor->source), outcome->doubles);
 	rf_ledger_write(store, &entry);
 }
 
@@ -618,56 +676,56 @@ require_silent(const RfStore *store, const RfMoveCursor *cursor)
 		rf_partition_require_silent(cursor->target, true);
 }
 
-static void
+static int64
 move_one_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
-			   RfMoveResult *result, MemoryContext context)
+			   HTAB *streams)
 {
 	TimestampTz started_at = GetCurrentTimestamp();
-	ArrayType  *undecided = NULL;
 	Outcome		outcome;
 
 	require_silent(store, cursor);
 	RF_WAIT_POINT("move_before_delete");
 	run_batch(store, spec, cursor, &outcome);
 	advance_cursor(cursor, spec, &outcome);
-	result->events = outcome.come;
 	rf_partition_require_moved(outcome.gone, outcome.come, cursor->source);
-	if (result->events == 0)
-		return;
-	result->streams = copy_array(outcome.streams, context);
+	if (outcome.come == 0)
+		return 0;
+	for (int i = 0; i < outcome.nstreams; i++)
+		rf_move_stream(streams, &outcome.streams[i].stream_id)->touched = true;
 	RF_WAIT_POINT("move_before_close");
 	if (!spec->only_archived)
-		undecided = close_empty(store, result->streams, outcome.highest,
-								cursor->upper);
-	result->undecided = copy_array(undecided, context);
-	log_batch(store, spec, cursor, result, outcome.doubles, started_at);
+		close_empty(store, outcome.streams, outcome.nstreams, cursor->upper,
+					streams);
+	log_batch(store, spec, cursor, &outcome, started_at);
 	RF_WAIT_POINT("move_before_commit");
+	return outcome.come;
 }
 
 /*
  * Move the next batch of a hot leaf, close the streams that it empties, and
- * write it into the ledger; the cursor goes on.  The caller commits.
+ * write it into the ledger; the cursor goes on.  What is known of its streams
+ * is noted down.  The caller commits.  Returns how many events were moved.
  */
-void
+int64
 rf_move_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
-			  RfMoveResult *result)
+			  HTAB *streams)
 {
-	MemoryContext context = CurrentMemoryContext;
-	RfScope		  scope;
+	RfScope scope;
+	int64	events = 0;
 
-	memset(result, 0, sizeof(*result));
 	rf_frame_flush();
 	store = rf_store_lock_cold(store);
 	if (!resolve_leaves(store, cursor))
 	{
 		cursor->exhausted = true;
-		return;
+		return 0;
 	}
 	rf_partition_lock_default(store->events_hot);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	if (stream_may_move(store, spec))
-		move_one_batch(store, spec, cursor, result, context);
+		events = move_one_batch(store, spec, cursor, streams);
 	else
 		cursor->exhausted = true;
 	rf_query_end(&scope);
+	return events;
 }

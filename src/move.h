@@ -12,6 +12,7 @@
 
 #include "store.h"
 #include "utils/array.h"
+#include "utils/hsearch.h"
 
 /* Where a move stands in one hot leaf. */
 typedef struct RfMoveCursor
@@ -25,17 +26,22 @@ typedef struct RfMoveCursor
 	bool	skipped;   /* set: events of a held stream were left */
 } RfMoveCursor;
 
-/* What a batch did; the arrays are in the caller's memory, or NULL. */
-typedef struct RfMoveResult
+/* What a move knows of a stream, over all of its batches. */
+typedef struct RfMoveStream
 {
-	int64	   events;
-	ArrayType *streams;	  /* streams that events were taken from */
-	ArrayType *undecided; /* streams to look at again when the move ends */
-} RfMoveResult;
+	pg_uuid_t stream_id; /* hash key */
+	int32	  head;		 /* last_seq is not lower; 0: not read yet */
+	bool	  touched;	 /* were events of it moved? */
+	bool	  undecided; /* to be looked at again when the move ends? */
+} RfMoveStream;
 
-extern void		  rf_move_batch(RfStore *store, const RfMoveSpec *spec,
-								RfMoveCursor *cursor, RfMoveResult *result);
-extern ArrayType *rf_move_close(RfStore *store, ArrayType *streams);
-extern void		  rf_move_leave_open(RfStore *store, ArrayType *streams);
+extern HTAB			*rf_move_make_streams(MemoryContext context);
+extern RfMoveStream *rf_move_stream(HTAB *streams, const pg_uuid_t *id);
+
+extern int64 rf_move_batch(RfStore *store, const RfMoveSpec *spec,
+						   RfMoveCursor *cursor, HTAB *streams);
+extern void	 rf_move_close(RfStore *store, const Datum *ids, int count,
+						   HTAB *streams);
+extern void	 rf_move_leave_open(RfStore *store, ArrayType *streams);
 
 #endif /* RF_MOVE_H */

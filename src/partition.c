@@ -20,13 +20,18 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/relscan.h"
+#include "access/stratnum.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "catalog/pg_type.h"
 #include "commands/tablespace.h"
 #include "commands/trigger.h"
+#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
@@ -35,6 +40,7 @@
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "guc.h"
 #include "ledger.h"
 #include "partition.h"
@@ -241,6 +247,111 @@ rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id, Snapshot snapshot)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found;
+}
+
+/*
+ * Searching a tier for events of one stream after another
+ */
+
+/* A leaf, opened for the first stream that may have events in it. */
+typedef struct SearchedLeaf
+{
+	RfPartition		partition;
+	Relation		rel; /* NULL: not opened yet */
+	Relation		index;
+	IndexScanDesc	scan; /* NULL: the leaf holds nothing */
+	TupleTableSlot *slot;
+} SearchedLeaf;
+
+void
+rf_partition_begin_search(RfSearch *search, Oid parent, Snapshot snapshot)
+{
+	List	 *leaves = rf_partition_list(parent);
+	ListCell *cell;
+
+	search->snapshot = snapshot;
+	search->nleaves = 0;
+	search->leaves = palloc0(sizeof(SearchedLeaf) *
+							 Max(list_length(leaves), 1));
+	foreach(cell, leaves)
+		search->leaves[search->nleaves++].partition = *(RfPartition *) lfirst(
+			cell);
+	list_free_deep(leaves);
+}
+
+/* A row that the snapshot shows has its block by now. */
+static void
+open_searched(SearchedLeaf *leaf, Snapshot snapshot)
+{
+	RfLeaf columns;
+
+	leaf->rel = table_open(leaf->partition.relid, AccessShareLock);
+	if (RelationGetNumberOfBlocks(leaf->rel) == 0)
+		return;
+	rf_store_leaf(leaf->partition.relid, &columns);
+	leaf->index = index_open(columns.stream_index, AccessShareLock);
+	leaf->scan = rf_compat_index_beginscan(leaf->rel, leaf->index, snapshot, 2);
+	leaf->slot = table_slot_create(leaf->rel, NULL);
+}
+
+static bool
+leaf_holds(SearchedLeaf *leaf, const pg_uuid_t *id, int32 highest)
+{
+	ScanKeyData keys[2];
+
+	if (leaf->scan == NULL)
+		return false;
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(id));
+	ScanKeyInit(&keys[1], 2, BTLessEqualStrategyNumber, F_INT4LE,
+				Int32GetDatum(highest));
+	index_rescan(leaf->scan, keys, 2, NULL, 0);
+	return index_getnext_slot(leaf->scan, ForwardScanDirection, leaf->slot);
+}
+
+/*
+ * Does the snapshot show an event of the stream, of a number that is not
+ * higher, in the months between the two times?  The default partition and the
+ * late months, where it most likely has one, come last in the list.
+ */
+bool
+rf_partition_search(RfSearch *search, const pg_uuid_t *id, int32 highest,
+					TimestampTz first, TimestampTz last)
+{
+	DateADT from = rf_partition_month_of(first);
+	DateADT to = rf_partition_month_of(last);
+
+	for (int i = search->nleaves - 1; i >= 0; i--)
+	{
+		SearchedLeaf *leaf = &search->leaves[i];
+
+		if (leaf->partition.lower > to || from >= leaf->partition.upper)
+			continue;
+		if (leaf->rel == NULL)
+			open_searched(leaf, search->snapshot);
+		if (leaf_holds(leaf, id, highest))
+			return true;
+	}
+	return false;
+}
+
+void
+rf_partition_end_search(RfSearch *search)
+{
+	for (int i = 0; i < search->nleaves; i++)
+	{
+		SearchedLeaf *leaf = &search->leaves[i];
+
+		if (leaf->scan != NULL)
+		{
+			ExecDropSingleTupleTableSlot(leaf->slot);
+			index_endscan(leaf->scan);
+			index_close(leaf->index, AccessShareLock);
+		}
+		if (leaf->rel != NULL)
+			table_close(leaf->rel, AccessShareLock);
+	}
+	pfree(search->leaves);
 }
 
 /*

@@ -22,6 +22,15 @@ typedef struct RfPartition
 	bool	is_default;
 } RfPartition;
 
+/* The leaves of a tier, while they are searched for one stream after another.
+ */
+typedef struct RfSearch
+{
+	Snapshot			 snapshot;
+	int					 nleaves;
+	struct SearchedLeaf *leaves;
+} RfSearch;
+
 extern DateADT	   rf_partition_month_of(TimestampTz time);
 extern TimestampTz rf_partition_start(DateADT month);
 extern DateADT	   rf_partition_next_month(DateADT month);
@@ -36,6 +45,12 @@ extern Oid	 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 extern void	 rf_partition_guard(const char *table);
 extern bool	 rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id,
 									   Snapshot snapshot);
+extern void	 rf_partition_begin_search(RfSearch *search, Oid parent,
+									   Snapshot snapshot);
+extern bool	 rf_partition_search(RfSearch *search, const pg_uuid_t *id,
+								 int32 highest, TimestampTz first,
+								 TimestampTz last);
+extern void	 rf_partition_end_search(RfSearch *search);
 extern void	 rf_partition_require_silent(Oid relid, bool is_target);
 extern void	 rf_partition_require_all_silent(Oid parent);
 extern void	 rf_partition_require_moved(int64 gone, int64 come, Oid source);

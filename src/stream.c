@@ -159,47 +159,72 @@ time_or(Datum value, bool isnull, TimestampTz otherwise)
 }
 
 static void
-deform_state(HeapTuple tuple, TupleDesc tupdesc, RfStreamState *state)
+take_state(TupleTableSlot *slot, RfStreamState *state)
 {
-	bool  isnull;
-	Datum value;
+	Datum *values = slot->tts_values;
+	bool  *nulls = slot->tts_isnull;
 
+	slot_getsomeattrs(slot, STREAMS_ARCHIVED_AT);
 	state->exists = true;
-	state->tid = tuple->t_self;
-	state->last_seq = DatumGetInt32(
-		heap_getattr(tuple, STREAMS_LAST_SEQ, tupdesc, &isnull));
-	value = heap_getattr(tuple, STREAMS_FIRST_EVENT_AT, tupdesc, &isnull);
-	state->first_event_at = time_or(value, isnull, DT_NOEND);
-	value = heap_getattr(tuple, STREAMS_LAST_EVENT_AT, tupdesc, &isnull);
-	state->last_event_at = time_or(value, isnull, DT_NOBEGIN);
-	state->archived = !heap_attisnull(tuple, STREAMS_ARCHIVED_AT, tupdesc);
+	state->tid = slot->tts_tid;
+	state->last_seq = DatumGetInt32(values[STREAMS_LAST_SEQ - 1]);
+	state->first_event_at = time_or(values[STREAMS_FIRST_EVENT_AT - 1],
+									nulls[STREAMS_FIRST_EVENT_AT - 1],
+									DT_NOEND);
+	state->last_event_at = time_or(values[STREAMS_LAST_EVENT_AT - 1],
+								   nulls[STREAMS_LAST_EVENT_AT - 1],
+								   DT_NOBEGIN);
+	state->archived = !nulls[STREAMS_ARCHIVED_AT - 1];
 }
 
 /*
- * Read a stream's row without a lock.  By index scan, not by query: every raw
- * INSERT pays for this.
+ * Read rows of streams without a lock, one after the other.  By index scan,
+ * not by query: every raw INSERT and every batch of a move pay for this.
  */
 void
-rf_stream_read(RfStore *store, const pg_uuid_t *id, Snapshot snapshot,
-			   RfStreamState *state)
+rf_stream_begin_read(RfStreamReader *reader, RfStore *store, Snapshot snapshot)
 {
-	Relation	rel = table_open(store->streams, AccessShareLock);
+	reader->rel = table_open(store->streams, AccessShareLock);
+	reader->index = index_open(store->streams_pkey, AccessShareLock);
+	reader->scan = rf_compat_index_beginscan(reader->rel, reader->index,
+											 snapshot, 1);
+	reader->slot = table_slot_create(reader->rel, NULL);
+}
+
+void
+rf_stream_read_next(RfStreamReader *reader, const pg_uuid_t *id,
+					RfStreamState *state)
+{
 	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
 
 	memset(state, 0, sizeof(*state));
 	state->first_event_at = DT_NOEND;
 	state->last_event_at = DT_NOBEGIN;
-	ScanKeyInit(&key, STREAMS_STREAM_ID, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(id));
-	scan = systable_beginscan(rel, store->streams_pkey, true, snapshot, 1,
-							  &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		deform_state(tuple, RelationGetDescr(rel), state);
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
+	index_rescan(reader->scan, &key, 1, NULL, 0);
+	if (index_getnext_slot(reader->scan, ForwardScanDirection, reader->slot))
+		take_state(reader->slot, state);
+}
+
+void
+rf_stream_end_read(RfStreamReader *reader)
+{
+	ExecDropSingleTupleTableSlot(reader->slot);
+	index_endscan(reader->scan);
+	index_close(reader->index, AccessShareLock);
+	table_close(reader->rel, AccessShareLock);
+}
+
+/* Read the row of one stream. */
+void
+rf_stream_read(RfStore *store, const pg_uuid_t *id, Snapshot snapshot,
+			   RfStreamState *state)
+{
+	RfStreamReader reader;
+
+	rf_stream_begin_read(&reader, store, snapshot);
+	rf_stream_read_next(&reader, id, state);
+	rf_stream_end_read(&reader);
 }
 
 /* The same as it is now, whatever the isolation level. */

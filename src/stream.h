@@ -10,9 +10,12 @@
 
 #include "rillflow.h"
 
+#include "access/genam.h"
+#include "executor/tuptable.h"
 #include "storage/itemptr.h"
 #include "store.h"
 #include "utils/array.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
 
 /* What rf_streams says of a stream. */
@@ -25,6 +28,15 @@ typedef struct RfStreamState
 	TimestampTz		first_event_at; /* DT_NOEND, DT_NOBEGIN when it has none */
 	TimestampTz		last_event_at;
 } RfStreamState;
+
+/* What it takes to read one stream after the other. */
+typedef struct RfStreamReader
+{
+	Relation		rel;
+	Relation		index;
+	IndexScanDesc	scan;
+	TupleTableSlot *slot;
+} RfStreamReader;
 
 /* A stream that seems to have no hot event left. */
 typedef struct RfCandidate
@@ -59,6 +71,11 @@ typedef struct RfRaise
 /* state */
 extern void	 rf_stream_read(RfStore *store, const pg_uuid_t *id,
 							Snapshot snapshot, RfStreamState *state);
+extern void	 rf_stream_begin_read(RfStreamReader *reader, RfStore *store,
+								  Snapshot snapshot);
+extern void	 rf_stream_read_next(RfStreamReader *reader, const pg_uuid_t *id,
+								 RfStreamState *state);
+extern void	 rf_stream_end_read(RfStreamReader *reader);
 extern void	 rf_stream_read_latest(RfStore *store, const pg_uuid_t *id,
 								   RfStreamState *state);
 extern void	 rf_stream_lock(RfStore *store, const pg_uuid_t *id,

@@ -79,33 +79,20 @@ typedef struct MoveLoop
 	int64			  expected; /* about how many events there are to move */
 	int64			  events;
 	int32			  batches;
-	HTAB			 *streams;	 /* touched */
-	HTAB			 *undecided; /* may be empty: to be looked at when we end */
+	HTAB			 *streams; /* RfMoveStream */
 } MoveLoop;
 
-static HTAB *
-make_uuid_set(MoveLoop *loop, const char *name)
+static int64
+count_touched(MoveLoop *loop)
 {
-	HASHCTL ctl = {0};
+	HASH_SEQ_STATUS status;
+	RfMoveStream   *stream;
+	int64			count = 0;
 
-	ctl.keysize = UUID_LEN;
-	ctl.entrysize = UUID_LEN;
-	ctl.hcxt = loop->context;
-	return hash_create(name, 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-}
-
-static void
-add_uuids(HTAB *set, ArrayType *array)
-{
-	Datum *ids;
-	int	   count;
-
-	if (array == NULL)
-		return;
-	deconstruct_array(array, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids,
-					  NULL, &count);
-	for (int i = 0; i < count; i++)
-		hash_search(set, DatumGetUUIDP(ids[i]), HASH_ENTER, NULL);
+	hash_seq_init(&status, loop->streams);
+	while ((stream = hash_seq_search(&status)) != NULL)
+		count += stream->touched ? 1 : 0;
+	return count;
 }
 
 /*
@@ -261,19 +248,14 @@ run_batches(MoveLoop *loop, RfMoveCursor *cursor)
 	cursor->exhausted = false;
 	while (!cursor->exhausted && !time_is_up(loop))
 	{
-		RfMoveResult result;
+		int64 events;
 
 		CHECK_FOR_INTERRUPTS();
 		begin_step(loop);
-		rf_move_batch(loop->store, loop->spec, cursor, &result);
-		if (result.events > 0)
-		{
-			loop->events += result.events;
-			loop->batches++;
-			add_uuids(loop->streams, result.streams);
-			add_uuids(loop->undecided, result.undecided);
-		}
+		events = rf_move_batch(loop->store, loop->spec, cursor, loop->streams);
 		end_step(loop);
+		loop->events += events;
+		loop->batches += events > 0 ? 1 : 0;
 		report_progress(loop);
 		if (loop->commits && loop->spec->only_archived)
 			pause_for(FAIRNESS_PAUSE_MS);
@@ -324,46 +306,41 @@ move_leaf(MoveLoop *loop, const RfPartition *source)
 	end_step(loop);
 }
 
-/* Close what is empty of a number of streams; those held stay in the set. */
-static void
-close_some(MoveLoop *loop, Datum *ids, int count, HTAB *held)
-{
-	ArrayType *array = rf_query_array(ids, count, UUIDOID);
-
-	begin_step(loop);
-	add_uuids(held, rf_move_close(loop->store, array));
-	end_step(loop);
-	pfree(array);
-}
-
 static Datum *
 list_undecided(MoveLoop *loop, int *count)
 {
 	Datum		   *ids = palloc(sizeof(Datum) *
-								 Max(hash_get_num_entries(loop->undecided), 1));
+								 Max(hash_get_num_entries(loop->streams), 1));
 	HASH_SEQ_STATUS status;
-	pg_uuid_t	   *id;
+	RfMoveStream   *stream;
 
 	*count = 0;
-	hash_seq_init(&status, loop->undecided);
-	while ((id = hash_seq_search(&status)) != NULL)
-		ids[(*count)++] = UUIDPGetDatum(id);
+	hash_seq_init(&status, loop->streams);
+	while ((stream = hash_seq_search(&status)) != NULL)
+	{
+		if (stream->undecided)
+			ids[(*count)++] = UUIDPGetDatum(&stream->stream_id);
+	}
 	return ids;
 }
 
-/* Go once through the streams that are undecided. */
-static void
+/* Go once through the streams that are undecided; are there any still? */
+static bool
 close_pass(MoveLoop *loop)
 {
-	HTAB  *held = make_uuid_set(loop, "Rillflow streams held");
 	int	   count;
 	Datum *ids = list_undecided(loop, &count);
 
 	for (int done = 0; done < count; done += CLOSE_BATCH)
-		close_some(loop, ids + done, Min(CLOSE_BATCH, count - done), held);
-	hash_destroy(loop->undecided);
-	loop->undecided = held;
+	{
+		begin_step(loop);
+		rf_move_close(loop->store, ids + done, Min(CLOSE_BATCH, count - done),
+					  loop->streams);
+		end_step(loop);
+	}
 	pfree(ids);
+	pfree(list_undecided(loop, &count));
+	return count > 0;
 }
 
 /* What others hold all the time is left to the next move. */
@@ -387,16 +364,27 @@ close_rest(MoveLoop *loop)
 {
 	TimestampTz since = GetCurrentTimestamp();
 
-	while (hash_get_num_entries(loop->undecided) > 0)
+	while (close_pass(loop))
 	{
-		close_pass(loop);
-		if (hash_get_num_entries(loop->undecided) > 0 &&
-			!wait_for_holders(loop, since))
+		if (!wait_for_holders(loop, since))
 		{
 			leave_open(loop);
 			break;
 		}
 	}
+}
+
+/* Streams that earlier moves have left open are undecided. */
+static void
+take_up_left_open(MoveLoop *loop)
+{
+	Datum *ids;
+	int	   count;
+
+	deconstruct_array(rf_policy_left_open(loop->store), UUIDOID, UUID_LEN,
+					  false, TYPALIGN_CHAR, &ids, NULL, &count);
+	for (int i = 0; i < count; i++)
+		rf_move_stream(loop->streams, DatumGetUUIDP(ids[i]))->undecided = true;
 }
 
 static void
@@ -406,14 +394,13 @@ run_loop(MoveLoop *loop)
 	ListCell *cell;
 
 	loop->started_at = loop->reported_at = GetCurrentTimestamp();
-	loop->streams = make_uuid_set(loop, "Rillflow streams moved");
-	loop->undecided = make_uuid_set(loop, "Rillflow streams undecided");
+	loop->streams = rf_move_make_streams(loop->context);
 	begin_step(loop);
 	MemoryContextSwitchTo(loop->context);
 	sources = rf_policy_sources(loop->store, loop->spec);
 	loop->expected = rf_policy_estimate(loop->store, loop->spec);
 	if (!loop->spec->has_stream)
-		add_uuids(loop->undecided, rf_policy_left_open(loop->store));
+		take_up_left_open(loop);
 	end_step(loop);
 	foreach(cell, sources)
 	{
@@ -483,7 +470,7 @@ rf_archive_move(PG_FUNCTION_ARGS)
 	else
 	{
 		run_loop(&loop);
-		touched = hash_get_num_entries(loop.streams);
+		touched = count_touched(&loop);
 	}
 	values[0] = Int64GetDatum(loop.events);
 	values[1] = Int64GetDatum(touched);
@@ -553,9 +540,10 @@ rf_archive_run(PG_FUNCTION_ARGS)
 		run_loop(&loop);
 		ereport(NOTICE,
 				(errmsg("schema \"%s\": " INT64_FORMAT
-						" events moved, %ld streams touched, %d batches",
+						" events moved, " INT64_FORMAT
+						" streams touched, %d batches",
 						get_namespace_name(lfirst_oid(cell)), loop.events,
-						hash_get_num_entries(loop.streams), loop.batches),
+						count_touched(&loop), loop.batches),
 				 loop.out_of_time ? errdetail("Stopped at max_runtime.") : 0));
 	}
 	rf_query_disconnect();
