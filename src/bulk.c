@@ -10,10 +10,11 @@
  * What another transaction deleted first is left out, so nothing is taken
  * twice; what is inserted is what was deleted, row by row.
  *
- * CHECK constraints of the cold leaf are checked, indexes are kept, and a
- * duplicate fails as it does for the executor.  Triggers do not fire for
- * moves anyway.  Where the isolation level, generated columns or rules ask
- * for more, the caller takes the statement instead (move.c).
+ * CHECK constraints of the cold leaf are checked, indexes are kept, the one on
+ * streams at the end of the batch, and a duplicate fails as it does for the
+ * executor.  Triggers do not fire for moves anyway.  Where the isolation level,
+ *generated columns or rules ask for more, the caller takes the statement
+ *instead (move.c).
  *
  *-------------------------------------------------------------------------
  */
@@ -30,9 +31,9 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -46,6 +47,14 @@
 /* Rows, and bytes of them, that are put into the cold leaf at a time. */
 #define MAX_ROWS 1000
 #define MAX_BYTES 65536
+
+/* An event that was put in. */
+typedef struct Arrival
+{
+	pg_uuid_t		stream_id;
+	int32			stream_seq;
+	ItemPointerData tid; /* in the target */
+} Arrival;
 
 typedef struct Carrier
 {
@@ -69,7 +78,10 @@ typedef struct Carrier
 	EState		   *estate;
 	ResultRelInfo  *result;
 	CommandId		cid;
-	HTAB		   *touched;
+	int				stream_index; /* its place among the indexes; -1: none */
+	Arrival		   *arrivals;
+	int				narrivals;
+	int				maxarrivals;
 } Carrier;
 
 static bool
@@ -87,13 +99,15 @@ rf_bulk_suffices(Oid source, Oid target)
 {
 	Relation from;
 	Relation to;
+	RfLeaf	 leaf;
 	bool	 result;
 
 	if (IsolationUsesXactSnapshot())
 		return false;
 	from = table_open(source, AccessShareLock);
 	to = table_open(target, AccessShareLock);
-	result = is_plain(from) && is_plain(to);
+	rf_store_leaf(source, &leaf);
+	result = is_plain(from) && is_plain(to) && OidIsValid(leaf.global_index);
 	table_close(to, AccessShareLock);
 	table_close(from, AccessShareLock);
 	return result;
@@ -128,11 +142,54 @@ map_columns(Carrier *carrier)
 	}
 }
 
+/* Is it the target's unique index on (stream_id, stream_seq)? */
+static bool
+is_stream_index(const Carrier *carrier, int place)
+{
+	Oid			target = carrier->bulk->target;
+	Relation	index = carrier->result->ri_IndexRelationDescs[place];
+	IndexInfo  *info = carrier->result->ri_IndexRelationInfo[place];
+	AttrNumber *columns = info->ii_IndexAttrNumbers;
+
+	return index->rd_index->indisunique && index->rd_index->indimmediate &&
+		   info->ii_ReadyForInserts && info->ii_Predicate == NIL &&
+		   info->ii_NumIndexAttrs == 2 && info->ii_NumIndexKeyAttrs == 2 &&
+		   columns[0] == get_attnum(target, "stream_id") &&
+		   columns[1] == get_attnum(target, "stream_seq");
+}
+
+/*
+ * The cold leaf's index on streams is filled in its own order when the batch
+ * is complete, which spares it most of the jumping.  Set aside, it comes last
+ * among the open indexes, and the executor does not see it.
+ */
+static void
+set_stream_index_aside(Carrier *carrier)
+{
+	ResultRelInfo *result = carrier->result;
+	int			   last = result->ri_NumIndices - 1;
+	int			   place = last;
+	Relation	   index;
+	IndexInfo	  *info;
+
+	while (place >= 0 && !is_stream_index(carrier, place))
+		place--;
+	carrier->stream_index = place < 0 ? -1 : last;
+	if (place < 0)
+		return;
+	index = result->ri_IndexRelationDescs[place];
+	info = result->ri_IndexRelationInfo[place];
+	result->ri_IndexRelationDescs[place] = result->ri_IndexRelationDescs[last];
+	result->ri_IndexRelationInfo[place] = result->ri_IndexRelationInfo[last];
+	result->ri_IndexRelationDescs[last] = index;
+	result->ri_IndexRelationInfo[last] = info;
+	result->ri_NumIndices = last;
+}
+
 static void
 begin_carrier(Carrier *carrier, RfBulk *bulk)
 {
-	HASHCTL ctl = {0};
-	int		natts;
+	int natts;
 
 	memset(carrier, 0, sizeof(*carrier));
 	carrier->bulk = bulk;
@@ -151,11 +208,9 @@ begin_carrier(Carrier *carrier, RfBulk *bulk)
 	InitResultRelInfo(carrier->result, carrier->target, 0, NULL, 0);
 	ExecOpenIndices(carrier->result, false);
 	carrier->cid = GetCurrentCommandId(true);
-	ctl.keysize = UUID_LEN;
-	ctl.entrysize = sizeof(RfTouched);
-	ctl.hcxt = CurrentMemoryContext;
-	carrier->touched = hash_create("Rillflow streams of a batch", 1024, &ctl,
-								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	set_stream_index_aside(carrier);
+	carrier->maxarrivals = Min(bulk->limit, MAX_ROWS);
+	carrier->arrivals = palloc(sizeof(Arrival) * carrier->maxarrivals);
 }
 
 static void
@@ -163,11 +218,13 @@ end_carrier(Carrier *carrier)
 {
 	for (int i = 0; i < carrier->nslots; i++)
 		ExecDropSingleTupleTableSlot(carrier->slots[i]);
+	if (carrier->stream_index >= 0)
+		carrier->result->ri_NumIndices = carrier->stream_index + 1;
 	ExecCloseIndices(carrier->result);
 	FreeExecutorState(carrier->estate);
 	FreeBulkInsertState(carrier->state);
 	table_finish_bulk_insert(carrier->target, 0);
-	hash_destroy(carrier->touched);
+	pfree(carrier->arrivals);
 	table_close(carrier->target, NoLock);
 	table_close(carrier->source, NoLock);
 	CommandCounterIncrement();
@@ -177,10 +234,15 @@ end_carrier(Carrier *carrier)
  * Carrying
  */
 
-/* Put what is in hand into the cold leaf, and into its indexes. */
+/*
+ * Put what is in hand into the cold leaf, and into its indexes but for the one
+ * on streams.
+ */
 static void
 flush_rows(Carrier *carrier)
 {
+	Arrival *arrivals = carrier->arrivals + carrier->narrivals - carrier->nrows;
+
 	if (carrier->nrows == 0)
 		return;
 	table_multi_insert(carrier->target, carrier->slots, carrier->nrows,
@@ -190,6 +252,7 @@ flush_rows(Carrier *carrier)
 		CHECK_FOR_INTERRUPTS();
 		rf_compat_insert_index_entries(carrier->result, carrier->slots[i],
 									   carrier->estate, false, TU_None);
+		arrivals[i].tid = carrier->slots[i]->tts_tid;
 		ExecClearTuple(carrier->slots[i]);
 		ResetPerTupleExprContext(carrier->estate);
 	}
@@ -233,32 +296,32 @@ keep_row(Carrier *carrier, HeapTuple tuple)
 	for (int i = 0; i < tupdesc->natts; i++)
 		slot->tts_values[i] = target_value(carrier, i, &slot->tts_isnull[i]);
 	ExecStoreVirtualTuple(slot);
-	ExecMaterializeSlot(slot);
 	slot->tts_tableOid = RelationGetRelid(carrier->target);
 	if (tupdesc->constr != NULL)
 		ExecConstraints(carrier->result, slot, carrier->estate);
+	ExecMaterializeSlot(slot);
 	carrier->nbytes += tuple->t_len;
 	if (carrier->nrows == MAX_ROWS || carrier->nbytes > MAX_BYTES)
 		flush_rows(carrier);
 }
 
+/* The row in hand is to arrive; where, is known when it is put in. */
 static void
-touch_stream(Carrier *carrier)
+note_arrival(Carrier *carrier)
 {
-	Datum id = carrier->values[carrier->leaf.stream_id - 1];
-	int32 number = DatumGetInt32(carrier->values[carrier->leaf.stream_seq - 1]);
-	bool  found;
-	RfTouched *touched = hash_search(carrier->touched, DatumGetUUIDP(id),
-									 HASH_ENTER, &found);
+	const RfLeaf *leaf = &carrier->leaf;
+	Arrival		 *arrival;
 
-	if (!found)
+	if (carrier->narrivals == carrier->maxarrivals)
 	{
-		touched->lowest = touched->highest = number;
-		touched->count = 0;
+		carrier->maxarrivals *= 2;
+		carrier->arrivals = repalloc(carrier->arrivals,
+									 sizeof(Arrival) * carrier->maxarrivals);
 	}
-	touched->lowest = Min(touched->lowest, number);
-	touched->highest = Max(touched->highest, number);
-	touched->count++;
+	arrival = &carrier->arrivals[carrier->narrivals++];
+	arrival->stream_id = *DatumGetUUIDP(carrier->values[leaf->stream_id - 1]);
+	arrival->stream_seq = DatumGetInt32(carrier->values[leaf->stream_seq - 1]);
+	ItemPointerSetInvalid(&arrival->tid);
 }
 
 /* Delete the row; false when somebody else has. */
@@ -298,7 +361,7 @@ carry_row(Carrier *carrier, HeapTuple tuple)
 	bulk->picked++;
 	if (!delete_row(carrier, tuple))
 		return;
-	touch_stream(carrier);
+	note_arrival(carrier);
 	keep_row(carrier, tuple);
 }
 
@@ -329,20 +392,86 @@ carry_rows(Carrier *carrier)
 	flush_rows(carrier);
 }
 
+/*
+ * The index on streams, and the streams
+ */
+
+/* The first half of an id, as a number that compares as the bytes do. */
+static inline uint64
+id_prefix(const pg_uuid_t *id)
+{
+	uint64 prefix;
+
+	memcpy(&prefix, id->data, sizeof(prefix));
+	return pg_ntoh64(prefix);
+}
+
+static int
+compare_arrivals(const void *a, const void *b)
+{
+	const Arrival *left = a;
+	const Arrival *right = b;
+	uint64		   left_prefix = id_prefix(&left->stream_id);
+	uint64		   right_prefix = id_prefix(&right->stream_id);
+	int			   order;
+
+	if (left_prefix != right_prefix)
+		return left_prefix < right_prefix ? -1 : 1;
+	order = memcmp(left->stream_id.data, right->stream_id.data, UUID_LEN);
+	if (order != 0)
+		return order;
+	return (left->stream_seq > right->stream_seq) -
+		   (left->stream_seq < right->stream_seq);
+}
+
+/* Fill the index on streams, in its order. */
+static void
+index_streams(Carrier *carrier)
+{
+	int		   place = carrier->stream_index;
+	Relation   index = carrier->result->ri_IndexRelationDescs[place];
+	IndexInfo *info = carrier->result->ri_IndexRelationInfo[place];
+	Datum	   values[2];
+	bool	   nulls[2] = {false, false};
+
+	for (int i = 0; i < carrier->narrivals; i++)
+	{
+		Arrival *arrival = &carrier->arrivals[i];
+
+		CHECK_FOR_INTERRUPTS();
+		values[0] = UUIDPGetDatum(&arrival->stream_id);
+		values[1] = Int32GetDatum(arrival->stream_seq);
+		(void) index_insert(index, values, nulls, &arrival->tid,
+							carrier->target, UNIQUE_CHECK_YES, false, info);
+	}
+}
+
+/* The streams, in order of id, as the arrivals are. */
 static void
 report_streams(Carrier *carrier)
 {
-	RfBulk		   *bulk = carrier->bulk;
-	long			count = hash_get_num_entries(carrier->touched);
-	HASH_SEQ_STATUS status;
-	RfTouched	   *touched;
+	RfBulk	  *bulk = carrier->bulk;
+	RfTouched *touched = NULL;
 
 	bulk->nstreams = 0;
 	bulk->streams = MemoryContextAlloc(bulk->context,
-									   sizeof(RfTouched) * Max(count, 1));
-	hash_seq_init(&status, carrier->touched);
-	while ((touched = hash_seq_search(&status)) != NULL)
-		bulk->streams[bulk->nstreams++] = *touched;
+									   sizeof(RfTouched) *
+										   Max(carrier->narrivals, 1));
+	for (int i = 0; i < carrier->narrivals; i++)
+	{
+		Arrival *arrival = &carrier->arrivals[i];
+
+		if (touched == NULL ||
+			!rf_uuid_equal(&touched->stream_id, &arrival->stream_id))
+		{
+			touched = &bulk->streams[bulk->nstreams++];
+			touched->stream_id = arrival->stream_id;
+			touched->lowest = arrival->stream_seq;
+			touched->count = 0;
+		}
+		touched->highest = arrival->stream_seq;
+		touched->count++;
+	}
 }
 
 /* Move a batch; the argument is a RfBulk. */
@@ -355,6 +484,10 @@ rf_bulk_move(void *arg)
 	bulk->upper = bulk->picked = bulk->moved = 0;
 	begin_carrier(&carrier, bulk);
 	carry_rows(&carrier);
+	qsort(carrier.arrivals, carrier.narrivals, sizeof(Arrival),
+		  compare_arrivals);
+	if (carrier.stream_index >= 0)
+		index_streams(&carrier);
 	report_streams(&carrier);
 	end_carrier(&carrier);
 }

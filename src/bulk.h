@@ -17,8 +17,8 @@
 /* A stream that events were taken from. */
 typedef struct RfTouched
 {
-	pg_uuid_t stream_id; /* hash key */
-	int32	  lowest;	 /* number taken */
+	pg_uuid_t stream_id;
+	int32	  lowest; /* number taken */
 	int32	  highest;
 	int32	  count; /* how many; 0: not known, and the two neither */
 } RfTouched;
@@ -35,7 +35,7 @@ typedef struct RfBulk
 	int64		  upper;   /* set: the last one seen; 0: none */
 	int64		  picked;  /* set: seen */
 	int64		  moved;   /* set: taken out, and put in */
-	RfTouched	 *streams; /* set: their streams */
+	RfTouched	 *streams; /* set: their streams, in order of id */
 	int			  nstreams;
 } RfBulk;
 
