@@ -12,9 +12,9 @@
  *
  * CHECK constraints of the cold leaf are checked, indexes are kept, the one on
  * streams at the end of the batch, and a duplicate fails as it does for the
- * executor.  Triggers do not fire for moves anyway.  Where the isolation level,
- *generated columns or rules ask for more, the caller takes the statement
- *instead (move.c).
+ * executor.  Triggers do not fire for moves anyway.  Where the isolation
+ * level, generated columns or rules ask for more, the caller takes the
+ * statement instead (move.c).
  *
  *-------------------------------------------------------------------------
  */
