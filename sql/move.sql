@@ -312,3 +312,31 @@ SELECT pg_stat_force_next_flush();
 ANALYZE;
 SELECT schema, hot_events = h.n AS hot_right, cold_events = c.n AS cold_right, h.n > 0 AND c.n > 0 AS some
 FROM rf_archive_status() AS s, (SELECT count(*) FROM events) AS h(n), (SELECT count(*) FROM events_archive) AS c(n);
+
+--
+-- What is left of a stream
+--
+
+-- Streams whose last event is moved, and an event of a lower number is not: the first, one in between, one that a later
+-- batch has passed. They stay open, as many batches as it takes; the last stream is closed.
+CREATE FUNCTION checks.days (s int, days int[], tenant text) RETURNS bigint LANGUAGE sql AS $$
+	SELECT count(*) FROM store.rf_append_batch(checks.stream(s), (
+		SELECT jsonb_agg(jsonb_build_object('type', 'day' || d, 'body', 1, 'created_at', '2024-03-01 00:00+00'::timestamptz + d * interval '1 day') ORDER BY n)
+		FROM unnest(days) WITH ORDINALITY AS u(d, n)), tenant => tenant)
+$$;
+SELECT store, s, checks.days(s, days, tenant) FROM checks.both, (VALUES (20, ARRAY[20, 10]), (21, ARRAY[10, 20, 11]), (22, ARRAY[10, 11, 20, 12]), (23, ARRAY[10, 11, 12])) AS v(s, days) ORDER BY 1, 2;
+SELECT store, c.same, c.broken_streams FROM checks.both, check_keep(store) AS k, check_same(store) AS c;
+SELECT store, m.* FROM checks.both, rf_archive_move('2024-03-16 00:00+00', 3, tenant => tenant) AS m;
+SELECT right(stream_id::text, 2) AS s, archived_by FROM rf_streams WHERE stream_id BETWEEN checks.stream(20) AND checks.stream(23) ORDER BY 1;
+SELECT right(stream_id::text, 2) AS s, archived_by FROM other.rf_streams WHERE stream_id BETWEEN checks.stream(20) AND checks.stream(23) ORDER BY 1;
+-- The ledger tells of each close, and triggers that a user puts on it fire.
+CREATE TABLE checks.seen (action text, s text);
+CREATE FUNCTION checks.see () RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO checks.seen VALUES (NEW.action, right(NEW.stream_id::text, 2)); RETURN NEW; END $$;
+CREATE TRIGGER see AFTER INSERT ON rf_archive_log FOR EACH ROW EXECUTE FUNCTION checks.see();
+SELECT store, m.* FROM checks.both, rf_archive_move('2024-04-01 00:00+00', 3, tenant => tenant) AS m;
+SELECT * FROM checks.seen WHERE action = 'close' ORDER BY 2;
+SELECT right(stream_id::text, 2) AS s, actor = session_user AS by_me, events, streams, duration, estimated, detail, entries, now() - logged_at < '1 hour' AS dated
+FROM other.rf_archive_log WHERE action = 'close' AND stream_id BETWEEN checks.stream(20) AND checks.stream(23) ORDER BY 1;
+DROP TRIGGER see ON rf_archive_log;
+SELECT store, c.same, c.broken_streams FROM checks.both, check_same(store) AS c;
+SELECT archived_by, retention_class, count(*) FROM rf_streams WHERE stream_id BETWEEN checks.stream(20) AND checks.stream(23) GROUP BY 1, 2;

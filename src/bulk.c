@@ -406,14 +406,12 @@ id_prefix(const pg_uuid_t *id)
 	return pg_ntoh64(prefix);
 }
 
-static int
-compare_arrivals(const void *a, const void *b)
+static inline int
+compare_arrivals(const Arrival *left, const Arrival *right)
 {
-	const Arrival *left = a;
-	const Arrival *right = b;
-	uint64		   left_prefix = id_prefix(&left->stream_id);
-	uint64		   right_prefix = id_prefix(&right->stream_id);
-	int			   order;
+	uint64 left_prefix = id_prefix(&left->stream_id);
+	uint64 right_prefix = id_prefix(&right->stream_id);
+	int	   order;
 
 	if (left_prefix != right_prefix)
 		return left_prefix < right_prefix ? -1 : 1;
@@ -423,6 +421,15 @@ compare_arrivals(const void *a, const void *b)
 	return (left->stream_seq > right->stream_seq) -
 		   (left->stream_seq < right->stream_seq);
 }
+
+#define ST_SORT sort_arrivals
+#define ST_ELEMENT_TYPE Arrival
+#define ST_COMPARE(a, b) compare_arrivals(a, b)
+#define ST_SCOPE static
+#define ST_CHECK_FOR_INTERRUPTS
+#define ST_DECLARE
+#define ST_DEFINE
+#include "lib/sort_template.h"
 
 /* Fill the index on streams, in its order. */
 static void
@@ -484,8 +491,7 @@ rf_bulk_move(void *arg)
 	bulk->upper = bulk->picked = bulk->moved = 0;
 	begin_carrier(&carrier, bulk);
 	carry_rows(&carrier);
-	qsort(carrier.arrivals, carrier.narrivals, sizeof(Arrival),
-		  compare_arrivals);
+	sort_arrivals(carrier.arrivals, carrier.narrivals);
 	if (carrier.stream_index >= 0)
 		index_streams(&carrier);
 	report_streams(&carrier);

@@ -24,8 +24,9 @@
  * skipped, and are undecided; the loop takes these up at the end.
  *
  * Numbers make that cheap.  A stream whose last number was not taken is not
- * looked at, and of one whose last number was, only events of numbers below
- * those that were taken can be hot still (highest_hot).
+ * looked at.  Of one whose last number was, only events of numbers that were
+ * not can be hot still; and what earlier batches took counts as long as the
+ * stream's row is the version that was read then.
  *
  * Locks: the parent of the cold tier and the hot default partition; rows of
  * rf_streams in ascending order, where only_archived asks for it; the rows
@@ -234,7 +235,9 @@ rf_move_stream(HTAB *streams, const pg_uuid_t *id)
 
 	if (!found)
 	{
-		stream->head = 0;
+		stream->head = stream->taken = 0;
+		stream->xmin = InvalidTransactionId;
+		ItemPointerSetInvalid(&stream->tid);
 		stream->touched = stream->undecided = false;
 	}
 	return stream;
@@ -257,26 +260,49 @@ typedef struct Sight
 	DateADT		   upper; /* last events from here on come later */
 } Sight;
 
-/*
- * The highest number that a hot event of the stream can have, when its head is
- * not higher than what was taken: no number is given twice, so where all from
- * the lowest to the highest were taken, none of these is hot any more.
- */
-static int32
-highest_hot(const RfTouched *touched)
+/* Were all numbers between the lowest and the highest taken? */
+static bool
+is_whole(const RfTouched *touched)
 {
-	if (touched->count > 0 &&
-		touched->count == (int64) touched->highest - touched->lowest + 1)
-		return touched->lowest - 1;
-	return PG_INT32_MAX;
+	return touched->count > 0 &&
+		   touched->count == (int64) touched->highest - touched->lowest + 1;
 }
 
-static bool
-is_hot(Sight *sight, const RfTouched *touched, const RfStreamState *state)
+/*
+ * Count on from what earlier batches took of a stream.  That is worth nothing
+ * when its row is another version than before: events that come to hot, by an
+ * append or a reactivation, make one.
+ */
+static void
+note_taken(RfMoveStream *stream, const RfTouched *touched)
 {
-	int32 highest = highest_hot(touched);
+	if (is_whole(touched) && touched->lowest <= stream->taken + 1)
+		stream->taken = Max(stream->taken, touched->highest);
+}
 
-	return highest > 0 &&
+static void
+note_version(RfMoveStream *stream, RfStreamState *state)
+{
+	if (stream->xmin != state->xmin ||
+		!ItemPointerEquals(&stream->tid, &state->tid))
+		stream->taken = 0;
+	stream->xmin = state->xmin;
+	stream->tid = state->tid;
+	stream->head = state->last_seq;
+}
+
+/*
+ * Does the hot tier hold an event of the stream, whose head is among what was
+ * taken?  No number is given twice: where all between the lowest and the
+ * highest were taken, only a lower one can be hot.
+ */
+static bool
+is_hot(Sight *sight, const RfMoveStream *stream, const RfTouched *touched,
+	   const RfStreamState *state)
+{
+	int32 highest = is_whole(touched) ? touched->lowest - 1 : PG_INT32_MAX;
+
+	return highest > stream->taken &&
 		   rf_partition_search(&sight->hot, &touched->stream_id, highest,
 							   state->first_event_at, state->last_event_at);
 }
@@ -296,20 +322,22 @@ sort_stream(Sight *sight, const RfTouched *touched, RfMoveStream *stream,
 
 	if (touched->highest < stream->head)
 	{
+		note_taken(stream, touched);
 		stream->undecided = true;
 		return;
 	}
 	rf_stream_read_next(&sight->reader, &touched->stream_id, &state);
 	if (!state.exists)
 		return;
-	stream->head = state.last_seq;
+	note_version(stream, &state);
+	note_taken(stream, touched);
 	if (state.archived)
 		sorted->archived[sorted->narchived++] = UUIDPGetDatum(
 			&touched->stream_id);
 	else if (rf_partition_month_of(state.last_event_at) >= sight->upper ||
 			 touched->highest < state.last_seq)
 		stream->undecided = true;
-	else if (!is_hot(sight, touched, &state))
+	else if (!is_hot(sight, stream, touched, &state))
 	{
 		RfCandidate *candidate = &sorted->empty[sorted->nempty++];
 

@@ -10,6 +10,7 @@
 
 #include "rillflow.h"
 
+#include "storage/itemptr.h"
 #include "store.h"
 #include "utils/array.h"
 #include "utils/hsearch.h"
@@ -29,10 +30,13 @@ typedef struct RfMoveCursor
 /* What a move knows of a stream, over all of its batches. */
 typedef struct RfMoveStream
 {
-	pg_uuid_t stream_id; /* hash key */
-	int32	  head;		 /* last_seq is not lower; 0: not read yet */
-	bool	  touched;	 /* were events of it moved? */
-	bool	  undecided; /* to be looked at again when the move ends? */
+	pg_uuid_t		stream_id; /* hash key */
+	int32			head;	   /* last_seq is not lower; 0: not read yet */
+	ItemPointerData tid;	   /* version of its row that was read */
+	TransactionId	xmin;
+	int32			taken;	   /* numbers 1 to this were taken since then */
+	bool			touched;   /* were events of it moved? */
+	bool			undecided; /* to be looked at again when the move ends? */
 } RfMoveStream;
 
 extern HTAB			*rf_move_make_streams(MemoryContext context);

@@ -29,6 +29,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/stratnum.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -163,10 +164,13 @@ take_state(TupleTableSlot *slot, RfStreamState *state)
 {
 	Datum *values = slot->tts_values;
 	bool  *nulls = slot->tts_isnull;
+	bool   isnull;
 
 	slot_getsomeattrs(slot, STREAMS_ARCHIVED_AT);
 	state->exists = true;
 	state->tid = slot->tts_tid;
+	state->xmin = DatumGetTransactionId(
+		slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
 	state->last_seq = DatumGetInt32(values[STREAMS_LAST_SEQ - 1]);
 	state->first_event_at = time_or(values[STREAMS_FIRST_EVENT_AT - 1],
 									nulls[STREAMS_FIRST_EVENT_AT - 1],

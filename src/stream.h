@@ -22,7 +22,8 @@
 typedef struct RfStreamState
 {
 	bool			exists;
-	ItemPointerData tid;
+	ItemPointerData tid;  /* with xmin, says which version of the row it is */
+	TransactionId	xmin; /* set by reads, not by rf_stream_lock() */
 	int32			last_seq; /* the head: 0 when it has no event yet */
 	bool			archived;
 	TimestampTz		first_event_at; /* DT_NOEND, DT_NOBEGIN when it has none */
