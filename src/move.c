@@ -173,10 +173,11 @@ static const RfStatement find_doubles =
 	 1,
 	 {TIMESTAMPTZOID}};
 
+/* Archived streams that others hold, or that have just been taken back. */
 static const RfStatement find_held =
 	{"WITH free AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"
-	 " WHERE stream_id = ANY ($1) ORDER BY stream_id"
-	 " FOR NO KEY UPDATE SKIP LOCKED)"
+	 " WHERE stream_id = ANY ($1) AND archived_at IS NOT NULL"
+	 " ORDER BY stream_id FOR NO KEY UPDATE SKIP LOCKED)"
 	 " SELECT id FROM unnest($1) AS id EXCEPT SELECT id FROM free",
 	 1,
 	 {UUIDARRAYOID}};
@@ -381,7 +382,7 @@ sort_streams(RfStore *store, RfTouched *touched, int count, DateADT upper,
 
 /*
  * Lock the archived streams whose events were moved.  Those that others hold
- * may be about to be reactivated, and are looked at again.
+ * may be about to be reactivated, or have been; these are looked at again.
  */
 static void
 lock_archived_streams(RfStore *store, const Sorted *sorted, HTAB *streams)
