@@ -333,6 +333,8 @@ SELECT right(stream_id::text, 2) AS s, archived_by FROM other.rf_streams WHERE s
 CREATE TABLE checks.seen (action text, s text);
 CREATE FUNCTION checks.see () RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO checks.seen VALUES (NEW.action, right(NEW.stream_id::text, 2)); RETURN NEW; END $$;
 CREATE TRIGGER see AFTER INSERT ON rf_archive_log FOR EACH ROW EXECUTE FUNCTION checks.see();
+-- A column may be of another type.
+ALTER TABLE other.rf_archive_log ALTER COLUMN streams TYPE numeric;
 SELECT store, m.* FROM checks.both, rf_archive_move('2024-04-01 00:00+00', 3, tenant => tenant) AS m;
 SELECT * FROM checks.seen WHERE action = 'close' ORDER BY 2;
 SELECT right(stream_id::text, 2) AS s, actor = session_user AS by_me, events, streams, duration, estimated, detail, entries, now() - logged_at < '1 hour' AS dated

@@ -121,6 +121,45 @@ rf_ledger_write(RfStore *store, const RfLedgerEntry *entry)
  * Rows for many streams
  */
 
+/* Columns that a row of a stream fills; the others have their defaults. */
+typedef enum StreamColumn
+{
+	COLUMN_ACTOR,
+	COLUMN_ACTION,
+	COLUMN_STREAM_ID,
+	COLUMN_STREAMS,
+	COLUMN_DETAIL
+} StreamColumn;
+
+static const struct
+{
+	const char *name;
+	Oid			type;
+} stream_columns[] = {
+	[COLUMN_ACTOR] = {"actor", TEXTOID},
+	[COLUMN_ACTION] = {"action", TEXTOID},
+	[COLUMN_STREAM_ID] = {"stream_id", UUIDOID},
+	[COLUMN_STREAMS] = {"streams", INT8OID},
+	[COLUMN_DETAIL] = {"detail", TEXTOID},
+};
+
+/* Are the columns what we make values for, so that nothing is to be cast? */
+static bool
+columns_suffice(Relation rel)
+{
+	for (int i = 0; i < lengthof(stream_columns); i++)
+	{
+		AttrNumber attnum = get_attnum(RelationGetRelid(rel),
+									   stream_columns[i].name);
+
+		if (attnum <= 0 ||
+			TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid !=
+				stream_columns[i].type)
+			return false;
+	}
+	return true;
+}
+
 /* Can rows be put into the ledger without the executor? */
 static bool
 heap_suffices(Relation rel)
@@ -129,7 +168,7 @@ heap_suffices(Relation rel)
 	TupleDesc	 tupdesc = RelationGetDescr(rel);
 
 	if (rel->rd_rel->relkind != RELKIND_RELATION || rel->rd_rules != NULL ||
-		rel->rd_rel->relforcerowsecurity ||
+		rel->rd_rel->relforcerowsecurity || !columns_suffice(rel) ||
 		(tupdesc->constr != NULL && tupdesc->constr->has_generated_stored))
 		return false;
 	return triggers == NULL || !(triggers->trig_insert_before_row ||
@@ -154,17 +193,14 @@ typedef struct StreamRows
 } StreamRows;
 
 static void
-give(StreamRows *rows, const char *column, Datum value)
+give(StreamRows *rows, StreamColumn column, Datum value)
 {
-	AttrNumber attnum = get_attnum(RelationGetRelid(rows->rel), column);
+	AttrNumber attnum = get_attnum(RelationGetRelid(rows->rel),
+								   stream_columns[column].name);
 
-	if (attnum <= 0)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
-						errmsg("table \"%s\" has no column \"%s\"",
-							   RelationGetRelationName(rows->rel), column)));
 	rows->values[attnum - 1] = value;
 	rows->given[attnum - 1] = true;
-	if (strcmp(column, "stream_id") == 0)
+	if (column == COLUMN_STREAM_ID)
 		rows->stream_id = attnum;
 }
 
@@ -201,12 +237,12 @@ begin_rows(StreamRows *rows, Relation rel, const char *action,
 	rows->values = palloc0(sizeof(Datum) * natts);
 	rows->given = palloc0(sizeof(bool) * natts);
 	rows->defaults = palloc0(sizeof(ExprState *) * natts);
-	give(rows, "actor",
+	give(rows, COLUMN_ACTOR,
 		 CStringGetTextDatum(GetUserNameFromId(GetSessionUserId(), false)));
-	give(rows, "action", CStringGetTextDatum(action));
-	give(rows, "stream_id", (Datum) 0);
-	give(rows, "streams", Int64GetDatum(1));
-	give(rows, "detail", CStringGetTextDatum(detail));
+	give(rows, COLUMN_ACTION, CStringGetTextDatum(action));
+	give(rows, COLUMN_STREAM_ID, (Datum) 0);
+	give(rows, COLUMN_STREAMS, Int64GetDatum(1));
+	give(rows, COLUMN_DETAIL, CStringGetTextDatum(detail));
 	prepare_defaults(rows);
 }
 
