@@ -93,6 +93,33 @@ is_plain(Relation rel)
 		   !(tupdesc->constr != NULL && tupdesc->constr->has_generated_stored);
 }
 
+/* Does each column of the target get a value, so that it needs no default? */
+static bool
+fills_columns(Relation from, Relation to)
+{
+	TupleDesc tupdesc = RelationGetDescr(to);
+
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+		const char		 *name = NameStr(att->attname);
+		Oid				  type;
+
+		if (att->attisdropped)
+			continue;
+		if (strcmp(name, "migrated_at") == 0)
+			type = TIMESTAMPTZOID;
+		else if (strcmp(name, "migrated_by") == 0)
+			type = TEXTOID;
+		else
+			type = get_atttype(RelationGetRelid(from),
+							   get_attnum(RelationGetRelid(from), name));
+		if (att->atttypid != type)
+			return false;
+	}
+	return true;
+}
+
 /* Can a batch go from the one table to the other without the executor? */
 bool
 rf_bulk_suffices(Oid source, Oid target)
@@ -107,7 +134,8 @@ rf_bulk_suffices(Oid source, Oid target)
 	from = table_open(source, AccessShareLock);
 	to = table_open(target, AccessShareLock);
 	rf_store_leaf(source, &leaf);
-	result = is_plain(from) && is_plain(to) && OidIsValid(leaf.global_index);
+	result = is_plain(from) && is_plain(to) && fills_columns(from, to) &&
+			 OidIsValid(leaf.global_index);
 	table_close(to, AccessShareLock);
 	table_close(from, AccessShareLock);
 	return result;
