@@ -39,6 +39,7 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -60,6 +61,48 @@ typedef struct RfOldRun
 	pg_uuid_t stream_id;
 	RfRun	  run;
 } RfOldRun;
+
+/*
+ * The streams of a statement, by id.  A statement of many streams looks one of
+ * them up for each row, so entries are small, and the compiler knows the table,
+ * which dynahash would hide from it.
+ */
+typedef struct HeadEntry
+{
+	RfHead *head;
+	uint32	hash;
+	char	status;
+} HeadEntry;
+
+/* All bytes count: who makes ids may put what tells them apart anywhere. */
+static inline uint32
+hash_id(const pg_uuid_t *id)
+{
+	uint64 halves[2];
+	uint64 hash;
+
+	memcpy(halves, id->data, UUID_LEN);
+	hash = hash_combine64(halves[0], halves[1]);
+	return murmurhash32((uint32) (hash ^ (hash >> 32)));
+}
+
+#define SH_PREFIX heads
+#define SH_ELEMENT_TYPE HeadEntry
+#define SH_KEY_TYPE RfHead *
+#define SH_KEY head
+#define SH_HASH_KEY(table, key) hash_id(&(key)->raise.stream_id)
+#define SH_EQUAL(table, a, b) \
+	rf_uuid_equal(&(a)->raise.stream_id, &(b)->raise.stream_id)
+#define SH_STORE_HASH
+#define SH_GET_HASH(table, entry) (entry)->hash
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+/* it hides a variable of its own, where warnings may be errors */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#include "lib/simplehash.h"
+#pragma GCC diagnostic pop
 
 static RfFrame *frames = NULL;
 
@@ -131,14 +174,15 @@ inserted_rows(Oid relid)
 }
 
 static HTAB *
-make_table(RfFrame *frame, const char *name, Size keysize, Size entrysize)
+make_leaf_table(RfFrame *frame)
 {
 	HASHCTL ctl = {0};
 
-	ctl.keysize = keysize;
-	ctl.entrysize = entrysize;
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(RfFrameLeaf);
 	ctl.hcxt = frame->context;
-	return hash_create(name, 256, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	return hash_create("Rillflow frame leaves", 256, &ctl,
+					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
 /*
@@ -187,8 +231,7 @@ enter_leaf(RfFrame *frame, Relation rel, const RfLeaf *leaf)
 	if (frame->nleaves > 0 && !found)
 	{
 		if (frame->leaves == NULL)
-			frame->leaves = make_table(frame, "Rillflow frame leaves",
-									   sizeof(Oid), sizeof(RfFrameLeaf));
+			frame->leaves = make_leaf_table(frame);
 		entry = hash_search(frame->leaves, &leaf->relid, HASH_ENTER, &found);
 	}
 	if (!found)
@@ -228,26 +271,35 @@ rf_frame_of_leaf(Relation rel)
  */
 
 static RfHead *
+add_head(RfFrame *frame, RfHead *head, const pg_uuid_t *id)
+{
+	head->raise.stream_id = *id;
+	head->next = frame->heads;
+	frame->heads = head;
+	return head;
+}
+
+static RfHead *
 enter_head(RfFrame *frame, const pg_uuid_t *id)
 {
-	RfHead *head;
-	bool	found;
+	RfHead	   key;
+	HeadEntry *entry;
+	RfHead	  *head;
+	bool	   found;
 
-	if (frame->nheads == 0)
-	{
-		frame->nheads = 1;
-		frame->first_head.raise.stream_id = *id;
-		return &frame->first_head;
-	}
 	if (frame->heads == NULL)
-		frame->heads = make_table(frame, "Rillflow frame heads", UUID_LEN,
-								  sizeof(RfHead));
-	head = hash_search(frame->heads, id, HASH_ENTER, &found);
-	if (!found)
-	{
-		memset((char *) head + UUID_LEN, 0, sizeof(RfHead) - UUID_LEN);
-		frame->nheads++;
-	}
+		return add_head(frame, &frame->first_head, id);
+	if (rf_uuid_equal(&frame->first_head.raise.stream_id, id))
+		return &frame->first_head;
+	if (frame->others == NULL)
+		frame->others = heads_create(frame->context, 64, NULL);
+	key.raise.stream_id = *id;
+	entry = heads_lookup(frame->others, &key);
+	if (entry != NULL)
+		return entry->head;
+	head = add_head(frame,
+					MemoryContextAllocZero(frame->context, sizeof(RfHead)), id);
+	heads_insert(frame->others, head, &found);
 	return head;
 }
 
@@ -279,9 +331,7 @@ rf_frame_head(RfFrame *frame, const pg_uuid_t *id)
 
 	if (head == NULL || !rf_uuid_equal(&head->raise.stream_id, id))
 	{
-		head = &frame->first_head;
-		if (frame->nheads == 0 || !rf_uuid_equal(&head->raise.stream_id, id))
-			head = enter_head(frame, id);
+		head = enter_head(frame, id);
 		frame->last_head = head;
 	}
 	if (!head->known)
@@ -572,17 +622,9 @@ verify_run(const pg_uuid_t *id, const RfRun *run)
 static void
 verify_runs(RfFrame *frame)
 {
-	HASH_SEQ_STATUS status;
-	RfHead		   *head;
-
 	for (int i = 0; i < frame->nruns; i++)
 		verify_run(&frame->runs[i].stream_id, &frame->runs[i].run);
-	if (frame->nheads > 0)
-		verify_run(&frame->first_head.raise.stream_id, &frame->first_head.run);
-	if (frame->heads == NULL)
-		return;
-	hash_seq_init(&status, frame->heads);
-	while ((head = hash_seq_search(&status)) != NULL)
+	for (RfHead *head = frame->heads; head != NULL; head = head->next)
 		verify_run(&head->raise.stream_id, &head->run);
 }
 
@@ -610,20 +652,16 @@ compare_heads(const void *a, const void *b)
 static RfHead **
 pending_heads(RfFrame *frame, int *count)
 {
-	RfHead		  **result = palloc(sizeof(RfHead *) * Max(frame->nheads, 1));
-	RfHead		   *head = frame->nheads > 0 ? &frame->first_head : NULL;
-	HASH_SEQ_STATUS status;
+	int		 most = frame->others == NULL ? 1 : frame->others->members + 1;
+	RfHead **result = palloc(sizeof(RfHead *) * most);
 
 	*count = 0;
-	if (frame->heads != NULL)
-		hash_seq_init(&status, frame->heads);
-	while (head != NULL)
+	for (RfHead *head = frame->heads; head != NULL; head = head->next)
 	{
 		if (!is_pending(head))
 			head->known = false;
 		else if (head->flushed_in == InvalidSubTransactionId)
 			result[(*count)++] = head;
-		head = frame->heads != NULL ? hash_seq_search(&status) : NULL;
 	}
 	qsort(result, *count, sizeof(RfHead *), compare_heads);
 	return result;
@@ -734,9 +772,6 @@ subtransaction_ended(SubXactEvent event, SubTransactionId id,
 		expected_row = NULL;
 	for (RfFrame *frame = frames; frame != NULL; frame = below)
 	{
-		HASH_SEQ_STATUS status;
-		RfHead		   *head;
-
 		below = frame->below;
 		if (frame->subid == id)
 		{
@@ -745,12 +780,7 @@ subtransaction_ended(SubXactEvent event, SubTransactionId id,
 		}
 		if (frame->nflushed == 0)
 			continue;
-		if (frame->nheads > 0)
-			end_flush(frame, &frame->first_head, event, id, parent);
-		if (frame->heads == NULL)
-			continue;
-		hash_seq_init(&status, frame->heads);
-		while ((head = hash_seq_search(&status)) != NULL)
+		for (RfHead *head = frame->heads; head != NULL; head = head->next)
 			end_flush(frame, head, event, id, parent);
 	}
 }

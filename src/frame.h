@@ -50,12 +50,13 @@ typedef struct RfRun
 /* A stream that rows of a statement belong to. */
 typedef struct RfHead
 {
-	RfRaise			 raise; /* its stream_id is the hash key */
+	RfRaise			 raise;
 	bool			 known; /* false: read it again */
 	bool			 archived;
 	bool			 locked;
 	SubTransactionId flushed_in; /* raised in the table, by whom */
 	RfRun			 run;		 /* the last one */
+	struct RfHead	*next;
 } RfHead;
 
 /* A statement that inserts into events. */
@@ -66,24 +67,24 @@ typedef struct RfFrame
 	SubTransactionId subid;	  /* that it runs in */
 	bool			 trusted; /* rows come numbered, from our own writer */
 	bool count_proves;		  /* is the server's count of rows to be trusted? */
-	MemoryContext	 context;
-	RfExpectedRow	*expected_row; /* of a trusted statement */
-	int				 nflushed;	   /* heads that subtransactions have raised */
-	RfFrameLeaf		*leaf;		   /* where the last row went */
-	RfHead			*last_head;	   /* stream of the last row */
-	RfHead			 first_head;   /* most statements write one stream */
-	HTAB			*heads;		   /* the others */
-	int				 nheads;
-	RfFrameLeaf		 first_leaf; /* in one month */
-	HTAB			*leaves;
-	int				 nleaves;
-	struct RfOldRun *runs; /* runs before the last one of each stream */
-	int				 nruns;
-	int				 maxruns;
-	RfKey			*keys; /* idempotency keys of its rows */
-	int				 nkeys;
-	int				 maxkeys;
-	int64			 max_global_seq;
+	MemoryContext	   context;
+	RfExpectedRow	  *expected_row; /* of a trusted statement */
+	int				   nflushed;   /* heads that subtransactions have raised */
+	RfFrameLeaf		  *leaf;	   /* where the last row went */
+	RfHead			  *last_head;  /* stream of the last row */
+	RfHead			  *heads;	   /* all streams, the newest first */
+	RfHead			   first_head; /* most statements write one stream */
+	struct heads_hash *others;	   /* the others, by id */
+	RfFrameLeaf		   first_leaf; /* in one month */
+	HTAB			  *leaves;
+	int				   nleaves;
+	struct RfOldRun	  *runs; /* runs before the last one of each stream */
+	int				   nruns;
+	int				   maxruns;
+	RfKey			  *keys; /* idempotency keys of its rows */
+	int				   nkeys;
+	int				   maxkeys;
+	int64			   max_global_seq;
 } RfFrame;
 
 extern void rf_frame_init(void);

@@ -53,6 +53,28 @@ static const RfStatement find_taken = {
 static const RfStatement prune_keys =
 	{"DELETE FROM {keys} WHERE created_at < $1", 1, {TIMESTAMPTZOID}};
 
+/*
+ * Is the name of the key among these bytes?  For each row of each INSERT, so
+ * it looks for what few names have, the underscore.
+ */
+static bool
+mentions_key(const char *data, size_t size)
+{
+	const size_t before = strchr(KEY_HEADER, '_') - KEY_HEADER;
+	const size_t after = strlen(KEY_HEADER) - before;
+	const char	*end = data + size;
+	const char	*at = data;
+
+	while ((at = memchr(at, '_', end - at)) != NULL)
+	{
+		if (at - data >= before && end - at >= after &&
+			memcmp(at - before, KEY_HEADER, strlen(KEY_HEADER)) == 0)
+			return true;
+		at++;
+	}
+	return false;
+}
+
 /* The key among an event's headers, NULL when it has none. */
 text *
 rf_key_of_headers(Datum headers)
@@ -65,8 +87,7 @@ rf_key_of_headers(Datum headers)
 
 	/* most events have none: find that out without unpacking */
 	if (!VARATT_IS_EXTERNAL(raw) && !VARATT_IS_COMPRESSED(raw) &&
-		memmem(VARDATA_ANY(raw), VARSIZE_ANY_EXHDR(raw), KEY_HEADER,
-			   strlen(KEY_HEADER)) == NULL)
+		!mentions_key(VARDATA_ANY(raw), VARSIZE_ANY_EXHDR(raw)))
 		return NULL;
 	jb = DatumGetJsonbP(headers);
 	if (!JB_ROOT_IS_OBJECT(jb) || JB_ROOT_COUNT(jb) == 0)

@@ -64,32 +64,32 @@ typedef struct Row
 	text	   *key;
 } Row;
 
-static Datum
+/* A column of a row that has been taken apart as far as that. */
+static inline Datum
 must_get(TupleTableSlot *slot, AttrNumber attnum)
 {
-	bool  isnull;
-	Datum value = slot_getattr(slot, attnum, &isnull);
-
-	if (isnull)
+	if (unlikely(slot->tts_isnull[attnum - 1]))
 		ereport(ERROR, (errcode(ERRCODE_NOT_NULL_VIOLATION),
 						errmsg("null value in column \"%s\" of \"events\"",
 							   NameStr(TupleDescAttr(slot->tts_tupleDescriptor,
 													 attnum - 1)
 										   ->attname))));
-	return value;
+	return slot->tts_values[attnum - 1];
 }
 
 static void
 read_row(TupleTableSlot *slot, const RfLeaf *leaf, Row *row)
 {
-	bool  isnull;
-	Datum value;
+	bool numbered;
 	text *class;
 
+	slot_getsomeattrs(slot, leaf->last_column);
 	row->stream_id = DatumGetUUIDP(must_get(slot, leaf->stream_id));
-	value = slot_getattr(slot, leaf->stream_seq, &isnull);
-	row->stream_seq = isnull ? 0 : DatumGetInt32(value);
-	if (!isnull && row->stream_seq <= 0)
+	numbered = !slot->tts_isnull[leaf->stream_seq - 1];
+	row->stream_seq = numbered ?
+						  DatumGetInt32(must_get(slot, leaf->stream_seq)) :
+						  0;
+	if (numbered && row->stream_seq <= 0)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -105,6 +105,21 @@ read_row(TupleTableSlot *slot, const RfLeaf *leaf, Row *row)
 	row->key = rf_key_of_headers(must_get(slot, leaf->headers));
 }
 
+/* Remembers the last one: rows of a statement tend to bear one time. */
+static DateADT
+month_of(TimestampTz time)
+{
+	static TimestampTz last_time = 0; /* of January 2000, which is month 0 */
+	static DateADT	   last_month = 0;
+
+	if (time != last_time)
+	{
+		last_month = rf_partition_month_of(time);
+		last_time = time;
+	}
+	return last_month;
+}
+
 /* bucket_month was filled in, and the row routed, before we could help. */
 static void
 check_month(const Row *row)
@@ -114,7 +129,7 @@ check_month(const Row *row)
 	if (TIMESTAMP_NOT_FINITE(row->created_at))
 		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 						errmsg("created_at of an event must be finite")));
-	month = rf_partition_month_of(row->created_at);
+	month = month_of(row->created_at);
 	if (month != row->bucket_month)
 	{
 		char		 wanted[MAXDATELEN + 1];

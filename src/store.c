@@ -1130,6 +1130,10 @@ read_leaf(Oid relid, RfLeaf *leaf)
 	leaf->created_at = must_find_column(relid, "created_at", TIMESTAMPTZOID);
 	leaf->bucket_month = must_find_column(relid, "bucket_month", DATEOID);
 	leaf->retention_class = must_find_column(relid, "retention_class", TEXTOID);
+	leaf->last_column = Max(Max(Max(leaf->global_seq, leaf->stream_id),
+								Max(leaf->stream_seq, leaf->headers)),
+							Max(Max(leaf->created_at, leaf->bucket_month),
+								leaf->retention_class));
 	leaf->stream_index = must_find_stream_index(rel, leaf->stream_id,
 												leaf->stream_seq);
 	leaf->global_index = find_unique_index(rel, leaf->global_seq,

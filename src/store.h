@@ -82,6 +82,7 @@ typedef struct RfLeaf
 	AttrNumber created_at;
 	AttrNumber bucket_month;
 	AttrNumber retention_class;
+	AttrNumber last_column; /* of these */
 } RfLeaf;
 
 /* What a caller may do with a store. */
