@@ -163,3 +163,90 @@ SELECT stream_seq FROM rf_append(:smoke, 'again', '{"n": 4}');
 SELECT stream_seq, event_type, retention_class FROM events WHERE stream_id = :smoke ORDER BY 1;
 SELECT count(*) FROM events_archive WHERE stream_id = :smoke;
 SELECT events, broken_streams FROM check_union('store');
+
+--
+-- Rows that are looked for where they were found last
+--
+\set p1 '''00000000-0000-0000-0000-0000000000a1'''
+\set p2 '''00000000-0000-0000-0000-0000000000a2'''
+\set p3 '''00000000-0000-0000-0000-0000000000a3'''
+CREATE VIEW checks.heads AS
+	SELECT right(stream_id::text, 2) AS s, last_seq FROM rf_streams WHERE stream_id BETWEEN :p1 AND :p3 ORDER BY 1;
+PREPARE one AS INSERT INTO events (stream_id, stream_seq, event_type, body) VALUES ($1, $2, 'e', '{}');
+PREPARE next AS INSERT INTO events (stream_id, event_type, body) VALUES ($1, 'n', '{}') RETURNING stream_seq;
+EXECUTE one(:p1, 1);
+EXECUTE one(:p2, 1);
+EXECUTE one(:p2, 2);
+EXECUTE one(:p1, 2);
+-- Undone, altogether or in part: the next number is the same again.
+BEGIN;
+EXECUTE one(:p1, 3);
+EXECUTE one(:p1, 4);
+EXECUTE next(:p3);
+EXECUTE one(:p3, 2);
+ROLLBACK;
+BEGIN;
+SAVEPOINT before;
+EXECUTE one(:p1, 3);
+EXECUTE next(:p1);
+ROLLBACK TO before;
+EXECUTE one(:p1, 3);
+RELEASE before;
+EXECUTE next(:p1);
+COMMIT;
+\set VERBOSITY sqlstate
+EXECUTE one(:p1, 4);
+\set VERBOSITY default
+EXECUTE next(:p3);
+EXECUTE next(:p2);
+SELECT * FROM checks.heads;
+-- Row after row moves to where another one was.
+CREATE TABLE checks.copies AS SELECT * FROM rf_streams;
+CREATE PROCEDURE checks.put_back (sorted text)
+LANGUAGE plpgsql
+AS $$
+BEGIN
+	DELETE FROM rf_streams;
+	COMMIT;
+	EXECUTE 'INSERT INTO rf_streams SELECT * FROM checks.copies ORDER BY stream_id ' || sorted;
+END $$;
+CALL checks.put_back('ASC');
+VACUUM FULL rf_streams;
+EXECUTE one(:p1, 6);
+\echo :SQLSTATE
+EXECUTE one(:p1, 5);
+EXECUTE next(:p2);
+EXECUTE one(:p3, 2);
+DROP TABLE checks.copies;
+CREATE TABLE checks.copies AS SELECT * FROM rf_streams;
+CALL checks.put_back('DESC');
+VACUUM FULL rf_streams;
+EXECUTE next(:p1);
+EXECUTE one(:p2, 5);
+EXECUTE next(:p3);
+SELECT * FROM checks.heads;
+-- The table is empty, and shorter than it was.
+INSERT INTO rf_streams (stream_id) SELECT ('00000000-0000-0000-0001-' || 100000000000 + n)::uuid FROM generate_series(1, 500) AS n;
+EXECUTE one('00000000-0000-0000-0001-100000000500', 2);
+\echo :SQLSTATE
+BEGIN;
+TRUNCATE rf_streams;
+EXECUTE one('00000000-0000-0000-0001-100000000500', 1);
+EXECUTE next('00000000-0000-0000-0001-100000000500');
+ROLLBACK;
+DELETE FROM rf_streams WHERE last_seq = 0;
+VACUUM FULL rf_streams;
+EXECUTE one('00000000-0000-0000-0001-100000000500', 2);
+\echo :SQLSTATE
+EXECUTE next('00000000-0000-0000-0001-100000000500');
+-- A page on which rows change is pruned in time.
+DO $$
+BEGIN
+	FOR n IN 1..1000 LOOP
+		INSERT INTO events (stream_id, stream_seq, event_type, body) VALUES ('00000000-0000-0000-0000-0000000000a1', n + 6, 'e', '{}');
+		COMMIT;
+	END LOOP;
+END $$;
+SELECT pg_relation_size('rf_streams') < 8 * 8192 AS small;
+SELECT * FROM checks.heads;
+SELECT broken_streams FROM check_union('store');

@@ -336,8 +336,8 @@ Datum
 rf_events_open(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = require_trigger(fcinfo, true, false);
-	Oid			 events = RelationGetRelid(trigdata->tg_relation);
-	bool		 trusted = rf_store_take_expected_write(events);
+	Relation	 events = trigdata->tg_relation;
+	bool trusted = rf_store_take_expected_write(RelationGetRelid(events));
 
 	rf_frame_open(rf_store_of_events(events), trusted);
 	return PointerGetDatum(NULL);
@@ -363,13 +363,14 @@ Datum
 rf_events_close(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = require_trigger(fcinfo, false, false);
-	RfFrame		*frame = rf_frame_of_events(
-			RelationGetRelid(trigdata->tg_relation));
-	RfStore *store;
-	int64	 max_global_seq;
-	bool	 silent;
+	Relation	 events = trigdata->tg_relation;
+	RfFrame		*frame = rf_frame_of_events(RelationGetRelid(events));
+	RfStore		*store;
+	int64		 max_global_seq;
+	bool		 silent;
 
-	store = rf_store_of_events(RelationGetRelid(trigdata->tg_relation));
+	if (frame == NULL)
+		(void) rf_store_of_events(events); /* may have more to say */
 	if (frame == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),

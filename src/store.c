@@ -858,14 +858,14 @@ rf_store_get(const char *tenant, RfRight right)
 
 /* The store whose events a trigger was fired for. */
 RfStore *
-rf_store_of_events(Oid events)
+rf_store_of_events(Relation events)
 {
-	RfStore *store = rf_store_in(get_rel_namespace(events), true);
+	RfStore *store = rf_store_in(RelationGetNamespace(events), true);
 
-	if (store == NULL || store->events != events)
+	if (store == NULL || store->events != RelationGetRelid(events))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 						errmsg("\"%s\" is not the events table of a store",
-							   get_rel_name(events)),
+							   RelationGetRelationName(events)),
 						errhint("rf_install() makes the triggers.")));
 	return store;
 }

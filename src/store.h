@@ -13,6 +13,7 @@
 #include "access/attnum.h"
 #include "nodes/pg_list.h"
 #include "utils/hsearch.h"
+#include "utils/relcache.h"
 
 #include "query.h"
 
@@ -100,7 +101,7 @@ extern void rf_store_init(void);
 extern RfStore *rf_store_get(const char *tenant, RfRight right);
 extern List	   *rf_store_list(const char *tenant, RfRight right);
 extern RfStore *rf_store_in(Oid namespace_id, bool missing_ok);
-extern RfStore *rf_store_of_events(Oid events);
+extern RfStore *rf_store_of_events(Relation events);
 extern Oid		rf_store_extension_schema(void);
 extern bool		rf_store_is_registered(const char *schema);
 extern char	   *rf_store_schema_of_tenant(const char *tenant);

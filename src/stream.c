@@ -27,19 +27,24 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/relscan.h"
 #include "access/stratnum.h"
 #include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -159,18 +164,19 @@ time_or(Datum value, bool isnull, TimestampTz otherwise)
 	return isnull ? otherwise : DatumGetTimestampTz(value);
 }
 
+/* Of a stream that is not there. */
 static void
-take_state(TupleTableSlot *slot, RfStreamState *state)
+set_no_state(RfStreamState *state)
 {
-	Datum *values = slot->tts_values;
-	bool  *nulls = slot->tts_isnull;
-	bool   isnull;
+	memset(state, 0, sizeof(*state));
+	state->first_event_at = DT_NOEND;
+	state->last_event_at = DT_NOBEGIN;
+}
 
-	slot_getsomeattrs(slot, STREAMS_ARCHIVED_AT);
+static void
+take_state(const Datum *values, const bool *nulls, RfStreamState *state)
+{
 	state->exists = true;
-	state->tid = slot->tts_tid;
-	state->xmin = DatumGetTransactionId(
-		slot_getsysattr(slot, MinTransactionIdAttributeNumber, &isnull));
 	state->last_seq = DatumGetInt32(values[STREAMS_LAST_SEQ - 1]);
 	state->first_event_at = time_or(values[STREAMS_FIRST_EVENT_AT - 1],
 									nulls[STREAMS_FIRST_EVENT_AT - 1],
@@ -200,14 +206,19 @@ rf_stream_read_next(RfStreamReader *reader, const pg_uuid_t *id,
 					RfStreamState *state)
 {
 	ScanKeyData key;
+	bool		isnull;
 
-	memset(state, 0, sizeof(*state));
-	state->first_event_at = DT_NOEND;
-	state->last_event_at = DT_NOBEGIN;
+	set_no_state(state);
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
 	index_rescan(reader->scan, &key, 1, NULL, 0);
-	if (index_getnext_slot(reader->scan, ForwardScanDirection, reader->slot))
-		take_state(reader->slot, state);
+	if (!index_getnext_slot(reader->scan, ForwardScanDirection, reader->slot))
+		return;
+	slot_getsomeattrs(reader->slot, STREAMS_ARCHIVED_AT);
+	take_state(reader->slot->tts_values, reader->slot->tts_isnull, state);
+	state->tid = reader->slot->tts_tid;
+	state->xmin = DatumGetTransactionId(
+		slot_getsysattr(reader->slot, MinTransactionIdAttributeNumber,
+						&isnull));
 }
 
 void
@@ -231,19 +242,180 @@ rf_stream_read(RfStore *store, const pg_uuid_t *id, Snapshot snapshot,
 	rf_stream_end_read(&reader);
 }
 
-/* The same as it is now, whatever the isolation level. */
+static bool
+is_row_of(HeapTuple tuple, TupleDesc tupdesc, const pg_uuid_t *id)
+{
+	bool  isnull;
+	Datum value = heap_getattr(tuple, STREAMS_STREAM_ID, tupdesc, &isnull);
+
+	return !isnull && rf_uuid_equal(DatumGetUUIDP(value), id);
+}
+
+/*
+ * Places
+ *
+ * Where the index of rf_streams says that rows are, of streams that this
+ * backend appends to.  The place of a row stays the same while its updates
+ * find room on its page.  A version that a snapshot shows there, and that
+ * bears the id, is the stream's row: the primary key allows no other.  That is
+ * all that is relied on, and so a place is never wrong, only out of date,
+ * whatever becomes of the table: then it is empty, shows nothing, or shows
+ * another stream.
+ */
+
+#define MAX_PLACES 8192
+
+typedef struct Place
+{
+	pg_uuid_t		stream_id; /* hash key */
+	ItemPointerData tid;
+} Place;
+
+static HTAB *places = NULL;
+
+static void
+remember_place(const pg_uuid_t *id, ItemPointer tid)
+{
+	Place *place;
+
+	if (places != NULL && hash_get_num_entries(places) >= MAX_PLACES)
+	{
+		hash_destroy(places);
+		places = NULL;
+	}
+	if (places == NULL)
+	{
+		HASHCTL ctl = {0};
+
+		ctl.keysize = UUID_LEN;
+		ctl.entrysize = sizeof(Place);
+		places = hash_create("Rillflow places of streams", 64, &ctl,
+							 HASH_ELEM | HASH_BLOBS);
+	}
+	place = hash_search(places, id, HASH_ENTER, NULL);
+	place->tid = *tid;
+}
+
+static void
+deform_state(HeapTuple tuple, TupleDesc tupdesc, RfStreamState *state)
+{
+	Datum values[STREAMS_ARCHIVED_AT];
+	bool  nulls[STREAMS_ARCHIVED_AT];
+
+	for (int i = STREAMS_LAST_SEQ; i <= STREAMS_ARCHIVED_AT; i++)
+		values[i - 1] = heap_getattr(tuple, i, tupdesc, &nulls[i - 1]);
+	take_state(values, nulls, state);
+	state->tid = tuple->t_self;
+	state->xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
+}
+
+/* What came of a look at a place. */
+typedef enum Look
+{
+	LOOK_FOUND,
+	LOOK_NOT_HERE,
+	LOOK_BY_SCAN /* an ordinary scan is to look */
+} Look;
+
+/*
+ * Look for a stream's row at a place.  An index scan would prune the page for
+ * nearly each update that was made to it, since the fillfactor leaves room; so
+ * that is left to an index scan only once the page is crowded, in time for the
+ * next update to find room on it.
+ */
+static Look
+look_at(Relation rel, const ItemPointerData *place, const pg_uuid_t *id,
+		Snapshot snapshot, RfStreamState *state)
+{
+	ItemPointerData tid = *place;
+	Buffer			buffer = ReadBuffer(rel, ItemPointerGetBlockNumber(&tid));
+	HeapTupleData	tuple;
+	Look			result = LOOK_NOT_HERE;
+
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	if (heap_hot_search_buffer(&tid, rel, buffer, snapshot, &tuple, NULL,
+							   true) &&
+		is_row_of(&tuple, RelationGetDescr(rel), id))
+	{
+		result = LOOK_BY_SCAN;
+		if (PageGetHeapFreeSpace(BufferGetPage(buffer)) >= 2 * tuple.t_len)
+		{
+			deform_state(&tuple, RelationGetDescr(rel), state);
+			result = LOOK_FOUND;
+		}
+	}
+	UnlockReleaseBuffer(buffer);
+	return result;
+}
+
+/* Look where the row was the last time. */
+static Look
+look_again(Relation rel, const pg_uuid_t *id, Snapshot snapshot,
+		   RfStreamState *state)
+{
+	Place *place = places == NULL ? NULL :
+									hash_search(places, id, HASH_FIND, NULL);
+
+	/* the table may have become shorter */
+	if (place == NULL || ItemPointerGetBlockNumber(&place->tid) >=
+							 RelationGetNumberOfBlocks(rel))
+		return LOOK_NOT_HERE;
+	return look_at(rel, &place->tid, id, snapshot, state);
+}
+
+/* Look where the index says. */
+static Look
+look_up(RfStore *store, Relation rel, const pg_uuid_t *id, Snapshot snapshot,
+		RfStreamState *state)
+{
+	Look		result = LOOK_NOT_HERE;
+	ScanKeyData key;
+	SysScanDesc scan;
+	ItemPointer tid;
+
+	ScanKeyInit(&key, STREAMS_STREAM_ID, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(id));
+	scan = systable_beginscan(rel, store->streams_pkey, true, snapshot, 1,
+							  &key);
+	result = scan->irel == NULL ? LOOK_BY_SCAN : LOOK_NOT_HERE;
+	while (result == LOOK_NOT_HERE &&
+		   (tid = index_getnext_tid(scan->iscan, ForwardScanDirection)) != NULL)
+	{
+		result = look_at(rel, tid, id, snapshot, state);
+		if (result == LOOK_FOUND)
+			remember_place(id, tid);
+	}
+	systable_endscan(scan);
+	return result;
+}
+
+/*
+ * The same as it is now, whatever the isolation level.  Every INSERT pays for
+ * this.
+ */
 void
 rf_stream_read_latest(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Relation rel = table_open(store->streams, AccessShareLock);
+	Look	 look = LOOK_BY_SCAN;
 
-	rf_stream_read(store, id, snapshot, state);
+	if (rel->rd_rel->relam == HEAP_TABLE_AM_OID)
+	{
+		look = look_again(rel, id, snapshot, state);
+		if (look == LOOK_NOT_HERE)
+			look = look_up(store, rel, id, snapshot, state);
+	}
+	if (look == LOOK_NOT_HERE)
+		set_no_state(state);
+	else if (look == LOOK_BY_SCAN)
+		rf_stream_read(store, id, snapshot, state);
+	table_close(rel, AccessShareLock);
 	UnregisterSnapshot(snapshot);
 }
 
-/* Lock a stream's row until the transaction ends; make it where it lacks. */
-void
-rf_stream_lock(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
+static void
+lock_by_query(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
 {
 	RfScope scope;
 	Datum	value = UUIDPGetDatum(id);
@@ -471,6 +643,57 @@ end_heap(HeapWriter *writer)
 	ExecDropSingleTupleTableSlot(writer->new);
 }
 
+/* Lock the newest version of the row, whatever becomes of the one at tid. */
+static bool
+lock_newest(HeapWriter *writer, ItemPointer tid)
+{
+	TM_FailureData failure;
+
+	if (table_tuple_lock(writer->rel, tid, SnapshotSelf, writer->old,
+						 GetCurrentCommandId(false), LockTupleNoKeyExclusive,
+						 LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+						 &failure) != TM_Ok)
+		return false;
+	slot_getallattrs(writer->old);
+	*tid = writer->old->tts_tid;
+	return true;
+}
+
+/* Lock a row that is there.  False when that takes a query. */
+static bool
+lock_on_heap(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
+{
+	Relation   rel = table_open(store->streams, RowShareLock);
+	bool	   locked = false;
+	HeapWriter writer;
+
+	if (!IsolationUsesXactSnapshot() &&
+		rel->rd_rel->relkind == RELKIND_RELATION)
+	{
+		rf_stream_read_latest(store, id, state);
+		begin_heap(&writer, rel);
+		if (state->exists && lock_newest(&writer, &state->tid))
+		{
+			HeapTuple tuple = ExecFetchSlotHeapTuple(writer.old, false, NULL);
+
+			locked = is_row_of(tuple, RelationGetDescr(rel), id);
+			if (locked)
+				deform_state(tuple, RelationGetDescr(rel), state);
+		}
+		end_heap(&writer);
+	}
+	table_close(rel, NoLock);
+	return locked;
+}
+
+/* Lock a stream's row until the transaction ends; make it where it lacks. */
+void
+rf_stream_lock(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
+{
+	if (!lock_on_heap(store, id, state))
+		lock_by_query(store, id, state);
+}
+
 /*
  * The head, raised at once
  */
@@ -537,22 +760,6 @@ create_row(RfStore *store, const pg_uuid_t *id)
 	rf_query_begin(&scope, store->owner, 0);
 	rf_query_run(rf_store_plan(store, &create_stream), &value, NULL);
 	rf_query_end(&scope);
-}
-
-/* Lock the newest version of the row, whatever becomes of the one at tid. */
-static bool
-lock_newest(HeapWriter *writer, ItemPointer tid)
-{
-	TM_FailureData failure;
-
-	if (table_tuple_lock(writer->rel, tid, SnapshotSelf, writer->old,
-						 GetCurrentCommandId(false), LockTupleNoKeyExclusive,
-						 LockWaitBlock, TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
-						 &failure) != TM_Ok)
-		return false;
-	slot_getallattrs(writer->old);
-	*tid = writer->old->tts_tid;
-	return true;
 }
 
 /* Raise the version that writer->old shows by so many events. */
