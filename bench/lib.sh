@@ -45,8 +45,8 @@ on_plain() {
 milliseconds() {
   local database=$1 file=$2
   shift 2
-  psql_in "$database" "$@" -f "$bench_dir/$file" |
-    awk '/^Time: / { sum += $2; n++ } END { if (n == 0) exit 1; printf "%.3f\n", sum }'
+  psql_in "$database" "$@" -f "$bench_dir/$file" >"$run_dir/psql.out" || return 1
+  awk '/^Time: / { sum += $2; n++ } END { if (n == 0) exit 1; printf "%.3f\n", sum }' "$run_dir/psql.out"
 }
 
 # transactions <database> <file> [pgbench argument]...: per second.
@@ -99,12 +99,10 @@ in_pairs() {
   local count=$1 pair ours rival
   for ((pair = 0; pair < count; pair++)); do
     if [ $((pair % 2)) -eq 0 ]; then
-      rival=$($3)
-      ours=$($2)
+      rival=$($3) && ours=$($2)
     else
-      ours=$($2)
-      rival=$($3)
-    fi
+      ours=$($2) && rival=$($3)
+    fi || die "failed: $2, $3"
     if [ -z "$ours" ] || [ -z "$rival" ]; then die "no figures from: $2, $3"; fi
     printf '%s %s %s\n' "$ours" "$rival" "$(quotient "$ours" "$rival")"
   done
@@ -116,6 +114,7 @@ column() { cut -d ' ' -f "$1"; }
 # report <what> <unit> <limit> <pairs>: a line of the table. The limit is "<= n", "< n", ">= n" or "-".
 report() {
   local what=$1 unit=$2 limit=$3 pairs=$4 ratio verdict
+  [ -n "$pairs" ] || die "no pairs: $what"
   ratio=$(column 3 <<<"$pairs" | median)
   verdict=$(judge "$ratio" "$limit")
   [ "$verdict" != MISSED ] || missed=$((missed + 1))

@@ -50,15 +50,17 @@ FROM checks.tables AS t JOIN pg_attribute AS a ON attrelid = t.oid LEFT JOIN pg_
 WHERE attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p', 'v') AND NOT (SELECT relispartition FROM pg_class AS p WHERE p.oid = t.oid)
 ORDER BY relname, attnum;
 
--- All tables of events have the columns of an event, of the same types and defaults, but for the tier and the sequence; the leaves in the order of their branch.
+-- All tables of events have the columns of an event, of the same types and defaults, but for the tier and the sequence; the leaves of a tier in one order.
 SELECT count(DISTINCT columns) AS column_sets, count(*) > 8 AS several
 FROM (SELECT string_agg(format('%s %s %s %s', attname, format_type(atttypid, atttypmod), attnotnull, CASE WHEN attname NOT IN ('global_seq', 'retention_class') THEN pg_get_expr(adbin, adrelid) END), ',' ORDER BY attname) AS columns
 	FROM checks.tables AS t JOIN pg_attribute ON attrelid = t.oid LEFT JOIN pg_attrdef ON adrelid = t.oid AND adnum = attnum
 	WHERE attnum > 0 AND NOT attisdropped AND attname !~ '^migrated' AND relname ~ '^events' AND relkind IN ('r', 'p') GROUP BY t.oid) AS l;
-SELECT count(*) > 5 AS leaves, count(*) FILTER (WHERE child.columns <> parent.columns) AS of_another_order
+SELECT inhparent::regclass AS parent, bool_and(child.columns = usual.columns) AS of_one_order, bool_and(child.columns <> parent.columns) AS of_another_than_parent
 FROM pg_inherits AS i JOIN checks.tables AS t ON t.oid = inhrelid AND relkind = 'r',
 	LATERAL (SELECT array_agg(attname ORDER BY attnum) FROM pg_attribute WHERE attrelid = inhrelid AND attnum > 0) AS child(columns),
-	LATERAL (SELECT array_agg(attname ORDER BY attnum) FROM pg_attribute WHERE attrelid = inhparent AND attnum > 0) AS parent(columns);
+	LATERAL (SELECT array_agg(attname ORDER BY attnum) FROM pg_attribute WHERE attrelid = (inhparent::regclass || '_default')::regclass AND attnum > 0) AS usual(columns),
+	LATERAL (SELECT array_agg(attname ORDER BY attnum) FROM pg_attribute WHERE attrelid = inhparent AND attnum > 0) AS parent(columns)
+GROUP BY 1 ORDER BY 1;
 
 SELECT checks.pattern(i.inhparent::regclass::text) AS parent, checks.pattern(c.relname) AS partition, count(*),
 	regexp_replace(min(pg_get_expr(c.relpartbound, c.oid)), '\d{4}-\d\d', 'YYYY-MM', 'g') AS bound

@@ -50,18 +50,22 @@
 #define MONTHS_AHEAD 3
 
 /*
- * The branches keep their columns in another order than events, and the
- * leaves follow them.  The short ones of fixed length come first, which saves
- * padding and lets the row trigger find what it reads at once.  And the server
- * converts a row on its way from events to a leaf whose order differs: it
- * ends up in the form that goes to the heap, and is not formed twice, as it is
- * for other tables that have a row trigger.
+ * A branch has the columns of events in their order; its leaves have them in
+ * another one.  The server converts a row on its way from events to a leaf
+ * whose order differs: it ends up in the form that goes to the heap, and is
+ * not formed twice, as it is for other tables that have a row trigger.  A
+ * branch of that other order would have it converted once more.
  *
  * Each INSERT finds out anew which column goes where.  The server looks for a
  * column behind the one it has found last, and so is faster where columns that
- * stand in the order of events there do so here.
+ * stand in the order of events there do so here.  And it compares each row's
+ * class with those of the branches, which is cheap in the collation "C".
  */
-#define BRANCH(name, tier)                                          \
+#define BRANCH(name)                                             \
+	"CREATE TABLE %s." name                                      \
+	" (LIKE %s.events INCLUDING CONSTRAINTS INCLUDING DEFAULTS)" \
+	" PARTITION BY RANGE (bucket_month)"
+#define LEAF_OF_BRANCH(name, tier)                                  \
 	"CREATE TABLE %s." name " ("                                    \
 	" global_seq bigint NOT NULL,"                                  \
 	" stream_id uuid NOT NULL,"                                     \
@@ -70,7 +74,8 @@
 	" created_at timestamptz NOT NULL DEFAULT now(),"               \
 	" bucket_month date NOT NULL"                                   \
 	" DEFAULT date_trunc('month', now() AT TIME ZONE 'UTC')::date," \
-	" retention_class text NOT NULL DEFAULT '" tier "',"            \
+	" retention_class text COLLATE \"C\" NOT NULL"                  \
+	" DEFAULT '" tier "',"                                          \
 	" event_type text NOT NULL,"                                    \
 	" body jsonb NOT NULL,"                                         \
 	" headers jsonb NOT NULL DEFAULT '{}',"                         \
@@ -80,8 +85,7 @@
 	" user_id text,"                                                \
 	" is_tombstone boolean NOT NULL DEFAULT false,"                 \
 	" CONSTRAINT rf_bucket_month_tie CHECK (bucket_month ="         \
-	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date)"    \
-	") PARTITION BY RANGE (bucket_month)"
+	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date))"
 #define ATTACH_BRANCH(name, tier)                                              \
 	"ALTER TABLE %s.events ATTACH PARTITION %s." name " FOR VALUES IN ('" tier \
 	"')"
@@ -124,17 +128,21 @@ static const char *const store_ddl[] = {
 	" created_at timestamptz NOT NULL DEFAULT now(),"
 	" bucket_month date NOT NULL"
 	" DEFAULT date_trunc('month', now() AT TIME ZONE 'UTC')::date,"
-	" retention_class text NOT NULL DEFAULT 'hot',"
+	" retention_class text COLLATE \"C\" NOT NULL DEFAULT 'hot',"
 	" CONSTRAINT rf_bucket_month_tie CHECK (bucket_month ="
 	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date)"
 	") PARTITION BY LIST (retention_class)",
 
 	"ALTER SEQUENCE %s.events_global_seq_seq OWNED BY %s.events.global_seq",
 
-	BRANCH("events_hot", "hot"),
+	BRANCH("events_hot"),
 	ATTACH_BRANCH("events_hot", "hot"),
-	BRANCH("events_cold", "cold"),
+	LEAF_OF_BRANCH("events_hot_default", "hot"),
+	BRANCH("events_cold"),
+	"ALTER TABLE %s.events_cold"
+	" ALTER COLUMN retention_class SET DEFAULT 'cold'",
 	ATTACH_BRANCH("events_cold", "cold"),
+	LEAF_OF_BRANCH("events_cold_default", "cold"),
 
 	"CREATE TABLE %s.events_archive ("
 	" LIKE %s.events INCLUDING CONSTRAINTS INCLUDING DEFAULTS,"
@@ -144,6 +152,9 @@ static const char *const store_ddl[] = {
 
 	"ALTER TABLE %s.events_archive"
 	" ALTER COLUMN retention_class SET DEFAULT 'cold'",
+
+	"CREATE TABLE %s.events_archive_default"
+	" (LIKE %s.events_archive INCLUDING CONSTRAINTS INCLUDING DEFAULTS)",
 
 	"CREATE TABLE %s.rf_archive_config ("
 	" singleton boolean NOT NULL DEFAULT true,"
@@ -252,21 +263,24 @@ create_tables(const char *schema)
 	/* no statement names the schema more than twice */
 	for (int i = 0; i < lengthof(store_ddl); i++)
 		rf_query_ddl(store_ddl[i], quoted, quoted);
-	rf_query_ddl(
-		"ALTER TABLE %s.events ALTER COLUMN global_seq SET DEFAULT nextval(%L)",
-		quoted, psprintf("%s.events_global_seq_seq", quoted));
 	for (int i = 0; i < lengthof(default_leaves); i++)
 	{
 		const char *name = default_leaves[i][0];
 
 		/* months bound created_at; here nothing else keeps it finite */
-		rf_query_ddl(
-			"CREATE TABLE %s.%I PARTITION OF %s.%I (CONSTRAINT %I PRIMARY KEY (global_seq),"
-			" CONSTRAINT %I UNIQUE (stream_id, stream_seq),"
-			" CONSTRAINT rf_created_at_finite CHECK (isfinite(created_at))) DEFAULT",
-			quoted, name, quoted, default_leaves[i][1],
-			psprintf("%s_pkey", name), psprintf("%s_stream_key", name));
+		rf_query_ddl("ALTER TABLE %s.%I"
+					 " ADD CONSTRAINT %I PRIMARY KEY (global_seq),"
+					 " ADD CONSTRAINT %I UNIQUE (stream_id, stream_seq),"
+					 " ADD CONSTRAINT rf_created_at_finite"
+					 " CHECK (isfinite(created_at))",
+					 quoted, name, psprintf("%s_pkey", name),
+					 psprintf("%s_stream_key", name));
+		rf_query_ddl("ALTER TABLE %s.%I ATTACH PARTITION %s.%I DEFAULT", quoted,
+					 default_leaves[i][1], quoted, name);
 	}
+	rf_query_ddl(
+		"ALTER TABLE %s.events ALTER COLUMN global_seq SET DEFAULT nextval(%L)",
+		quoted, psprintf("%s.events_global_seq_seq", quoted));
 	for (int i = 0; i < lengthof(comments); i++)
 		rf_query_ddl("COMMENT ON TABLE %s.%I IS %L", quoted, comments[i][0],
 					 comments[i][1]);

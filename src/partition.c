@@ -454,8 +454,12 @@ rf_partition_guard(const char *table)
 		table, get_namespace_name(rf_store_extension_schema()));
 }
 
+/*
+ * Made like the default partition, which has its columns in the order of
+ * leaves (install.c); where that is gone, like the parent.
+ */
 static void
-create_table(const char *name, const char *qualified, Oid parent,
+create_table(const char *name, const char *qualified, Oid model,
 			 const char *from, const char *to, const char *tablespace)
 {
 	char *where = tablespace == NULL ?
@@ -476,10 +480,13 @@ create_table(const char *name, const char *qualified, Oid parent,
 		" (bucket_month >= DATE %L AND bucket_month < DATE %L),"
 		" CONSTRAINT rf_created_at_bounds CHECK"
 		" (created_at >= TIMESTAMPTZ %L AND created_at < TIMESTAMPTZ %L))%s",
-		qualified, rf_store_relation_name(parent), psprintf("%s_pkey", name),
+		qualified, rf_store_relation_name(model), psprintf("%s_pkey", name),
 		index_where, psprintf("%s_stream_key", name), index_where, from, to,
 		psprintf("%s 00:00:00+00", from), psprintf("%s 00:00:00+00", to),
 		where);
+	rf_query_ddl(
+		"ALTER TABLE %s DROP CONSTRAINT IF EXISTS rf_created_at_finite",
+		qualified);
 }
 
 /* Rows of the month that wait in the default partition go along. */
@@ -574,7 +581,9 @@ build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
 	entry.started_at = GetCurrentTimestamp();
 	entry.bucket_month = month;
 	entry.detail = name;
-	create_table(name, qualified, parent, from, to, tablespace);
+	create_table(name, qualified,
+				 OidIsValid(default_leaf) ? default_leaf : parent, from, to,
+				 tablespace);
 	if (OidIsValid(default_leaf))
 		entry.events = take_waiting_rows(default_leaf, qualified, month, next);
 	rf_partition_guard(qualified);
