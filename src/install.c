@@ -60,31 +60,38 @@
  * column behind the one it has found last, and so is faster where columns that
  * stand in the order of events there do so here.  And it compares each row's
  * class with those of the branches, which is cheap in the collation "C".
+ *
+ * NOT NULL has the names that it has in events: from version 18 on a dump keeps
+ * them, and two tables of a schema must not claim a name that neither states.
  */
 #define BRANCH(name)                                             \
 	"CREATE TABLE %s." name                                      \
 	" (LIKE %s.events INCLUDING CONSTRAINTS INCLUDING DEFAULTS)" \
 	" PARTITION BY RANGE (bucket_month)"
-#define LEAF_OF_BRANCH(name, tier)                                  \
-	"CREATE TABLE %s." name " ("                                    \
-	" global_seq bigint NOT NULL,"                                  \
-	" stream_id uuid NOT NULL,"                                     \
-	" stream_seq integer NOT NULL,"                                 \
-	" event_version integer NOT NULL DEFAULT 1,"                    \
-	" created_at timestamptz NOT NULL DEFAULT now(),"               \
-	" bucket_month date NOT NULL"                                   \
-	" DEFAULT date_trunc('month', now() AT TIME ZONE 'UTC')::date," \
-	" retention_class text COLLATE \"C\" NOT NULL"                  \
-	" DEFAULT '" tier "',"                                          \
-	" event_type text NOT NULL,"                                    \
-	" body jsonb NOT NULL,"                                         \
-	" headers jsonb NOT NULL DEFAULT '{}',"                         \
-	" causation_id uuid,"                                           \
-	" correlation_id uuid,"                                         \
-	" tenant_id text,"                                              \
-	" user_id text,"                                                \
-	" is_tombstone boolean NOT NULL DEFAULT false,"                 \
-	" CONSTRAINT rf_bucket_month_tie CHECK (bucket_month ="         \
+#define LEAF_OF_BRANCH(name, tier)                                                            \
+	"CREATE TABLE %s." name " ("                                                              \
+	" global_seq bigint CONSTRAINT events_global_seq_not_null NOT NULL,"                      \
+	" stream_id uuid CONSTRAINT events_stream_id_not_null NOT NULL,"                          \
+	" stream_seq integer CONSTRAINT events_stream_seq_not_null NOT NULL,"                     \
+	" event_version integer CONSTRAINT events_event_version_not_null NOT NULL"                \
+	" DEFAULT 1,"                                                                             \
+	" created_at timestamptz CONSTRAINT events_created_at_not_null NOT NULL"                  \
+	" DEFAULT now(),"                                                                         \
+	" bucket_month date CONSTRAINT events_bucket_month_not_null NOT NULL"                     \
+	" DEFAULT date_trunc('month', now() AT TIME ZONE 'UTC')::date,"                           \
+	" retention_class text COLLATE \"C\" CONSTRAINT events_retention_class_not_null NOT NULL" \
+	" DEFAULT '" tier "',"                                                                    \
+	" event_type text CONSTRAINT events_event_type_not_null NOT NULL,"                        \
+	" body jsonb CONSTRAINT events_body_not_null NOT NULL,"                                   \
+	" headers jsonb CONSTRAINT events_headers_not_null NOT NULL"                              \
+	" DEFAULT '{}',"                                                                          \
+	" causation_id uuid,"                                                                     \
+	" correlation_id uuid,"                                                                   \
+	" tenant_id text,"                                                                        \
+	" user_id text,"                                                                          \
+	" is_tombstone boolean CONSTRAINT events_is_tombstone_not_null NOT NULL"                  \
+	" DEFAULT false,"                                                                         \
+	" CONSTRAINT rf_bucket_month_tie CHECK (bucket_month ="                                   \
 	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date))"
 #define ATTACH_BRANCH(name, tier)                                              \
 	"ALTER TABLE %s.events ATTACH PARTITION %s." name " FOR VALUES IN ('" tier \
