@@ -392,6 +392,22 @@ COMMENT ON FUNCTION rf_create_partition (text, date, name, text) IS
 
 REVOKE EXECUTE ON FUNCTION rf_create_partition (text, date, name, text) FROM PUBLIC;
 
+-- flip
+
+CREATE FUNCTION rf_flip_partition (
+	month date,
+	retention text,
+	tenant text DEFAULT NULL)
+RETURNS regclass
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_flip_partition';
+
+COMMENT ON FUNCTION rf_flip_partition (date, text, text) IS
+	'turn a whole month hot or cold, as metadata';
+
+REVOKE EXECUTE ON FUNCTION rf_flip_partition (date, text, text) FROM PUBLIC;
+
 -- ledger
 
 CREATE FUNCTION rf_prune_log (

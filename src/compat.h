@@ -18,6 +18,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
+#include "nodes/parsenodes.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
@@ -50,6 +51,15 @@ rf_compat_owns_schema(Oid nspid, Oid roleid)
 	return object_ownercheck(NamespaceRelationId, nspid, roleid);
 #else
 	return pg_namespace_ownercheck(nspid, roleid);
+#endif
+}
+
+/* 18 has constraints that are not enforced. */
+static inline void
+rf_compat_enforce(Constraint *constraint)
+{
+#if PG_VERSION_NUM >= 180000
+	constraint->is_enforced = true;
 #endif
 }
 

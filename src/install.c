@@ -202,6 +202,9 @@ static const char *const store_ddl[] = {
 
 	"CREATE INDEX rf_archive_log_left_open ON %s.rf_archive_log (stream_id)"
 	" WHERE action = 'left open'",
+
+	"CREATE INDEX rf_archive_log_flip ON %s.rf_archive_log (log_id)"
+	" WHERE action IN ('flip', 'flips closed')",
 };
 
 /* The default partitions: table, parent. */

@@ -37,10 +37,11 @@
 
 static const RfStatement insert_entry =
 	{"INSERT INTO {log} (actor, action, stream_id, bucket_month, events,"
-	 " streams, duration, detail)"
-	 " VALUES (session_user, $1, $2, $3, $4, $5, $6, $7)",
-	 7,
-	 {TEXTOID, UUIDOID, DATEOID, INT8OID, INT8OID, INTERVALOID, TEXTOID}};
+	 " estimated, streams, duration, detail)"
+	 " VALUES (session_user, $1, $2, $3, $4, $5, $6, $7, $8)",
+	 8,
+	 {TEXTOID, UUIDOID, DATEOID, INT8OID, BOOLOID, INT8OID, INTERVALOID,
+	  TEXTOID}};
 
 static const RfStatement insert_streams =
 	{"INSERT INTO {log} (actor, action, stream_id, streams, detail)"
@@ -55,7 +56,9 @@ static const RfStatement insert_streams =
  */
 static const RfStatement fold_entries =
 	{"WITH old AS (DELETE FROM {log} WHERE logged_at < $1"
-	 " AND action <> 'left open' RETURNING *),"
+	 " AND action NOT IN ('left open', 'flips closed')"
+	 " AND NOT (action = 'flip' AND log_id > coalesce((SELECT max(log_id)"
+	 " FROM {log} WHERE action = 'flips closed'), 0)) RETURNING *),"
 	 " forgotten AS (DELETE FROM {log} AS l WHERE logged_at < $1"
 	 " AND action = 'left open' AND EXISTS (SELECT FROM {log} AS n"
 	 " WHERE n.stream_id = l.stream_id AND n.log_id > l.log_id"
@@ -84,8 +87,8 @@ elapsed_since(TimestampTz start)
 void
 rf_ledger_write(RfStore *store, const RfLedgerEntry *entry)
 {
-	Datum values[7] = {0};
-	char  nulls[7];
+	Datum values[8] = {0};
+	char  nulls[8];
 
 	memset(nulls, 'n', sizeof(nulls));
 	values[0] = CStringGetTextDatum(entry->action);
@@ -102,17 +105,19 @@ rf_ledger_write(RfStore *store, const RfLedgerEntry *entry)
 	}
 	values[3] = Int64GetDatum(entry->events);
 	nulls[3] = entry->events < 0 ? 'n' : ' ';
-	values[4] = Int64GetDatum(entry->streams);
-	nulls[4] = entry->streams < 0 ? 'n' : ' ';
+	values[4] = BoolGetDatum(entry->estimated);
+	nulls[4] = ' ';
+	values[5] = Int64GetDatum(entry->streams);
+	nulls[5] = entry->streams < 0 ? 'n' : ' ';
 	if (entry->started_at != 0)
 	{
-		values[5] = elapsed_since(entry->started_at);
-		nulls[5] = ' ';
+		values[6] = elapsed_since(entry->started_at);
+		nulls[6] = ' ';
 	}
 	if (entry->detail != NULL)
 	{
-		values[6] = CStringGetTextDatum(entry->detail);
-		nulls[6] = ' ';
+		values[7] = CStringGetTextDatum(entry->detail);
+		nulls[7] = ' ';
 	}
 	rf_query_run(rf_store_plan(store, &insert_entry), values, nulls);
 }

@@ -20,6 +20,7 @@ typedef struct RfLedgerEntry
 	const pg_uuid_t *stream_id;
 	DateADT			 bucket_month; /* DATEVAL_NOEND: of no one month */
 	int64			 events;
+	bool			 estimated; /* are events from the statistics? */
 	int64			 streams;
 	TimestampTz		 started_at; /* 0: no duration */
 	const char		*detail;

@@ -237,6 +237,7 @@ rf_move_stream(HTAB *streams, const pg_uuid_t *id)
 	if (!found)
 	{
 		stream->head = stream->taken = 0;
+		stream->layout = 0;
 		stream->xmin = InvalidTransactionId;
 		ItemPointerSetInvalid(&stream->tid);
 		stream->touched = stream->undecided = false;
@@ -259,6 +260,7 @@ typedef struct Sight
 	RfStreamReader reader;
 	RfSearch	   hot;
 	DateADT		   upper; /* last events from here on come later */
+	uint64		   layout;
 } Sight;
 
 /* Were all numbers between the lowest and the highest taken? */
@@ -272,7 +274,8 @@ is_whole(const RfTouched *touched)
 /*
  * Count on from what earlier batches took of a stream.  That is worth nothing
  * when its row is another version than before: events that come to hot, by an
- * append or a reactivation, make one.
+ * append or a reactivation, make one.  A month that comes to hot as a whole
+ * does not, but changes the store.
  */
 static void
 note_taken(RfMoveStream *stream, const RfTouched *touched)
@@ -282,11 +285,12 @@ note_taken(RfMoveStream *stream, const RfTouched *touched)
 }
 
 static void
-note_version(RfMoveStream *stream, RfStreamState *state)
+note_version(RfMoveStream *stream, RfStreamState *state, uint64 layout)
 {
-	if (stream->xmin != state->xmin ||
+	if (stream->layout != layout || stream->xmin != state->xmin ||
 		!ItemPointerEquals(&stream->tid, &state->tid))
 		stream->taken = 0;
+	stream->layout = layout;
 	stream->xmin = state->xmin;
 	stream->tid = state->tid;
 	stream->head = state->last_seq;
@@ -330,7 +334,7 @@ sort_stream(Sight *sight, const RfTouched *touched, RfMoveStream *stream,
 	rf_stream_read_next(&sight->reader, &touched->stream_id, &state);
 	if (!state.exists)
 		return;
-	note_version(stream, &state);
+	note_version(stream, &state, sight->layout);
 	note_taken(stream, touched);
 	if (state.archived)
 		sorted->archived[sorted->narchived++] = UUIDPGetDatum(
@@ -361,7 +365,7 @@ sort_streams(RfStore *store, RfTouched *touched, int count, DateADT upper,
 			 HTAB *streams, Sorted *sorted)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Sight	 sight = {.upper = upper};
+	Sight	 sight = {.upper = upper, .layout = store->layout};
 
 	qsort(touched, count, sizeof(RfTouched), compare_touched);
 	sorted->empty = palloc(sizeof(RfCandidate) * Max(count, 1));
@@ -489,6 +493,18 @@ rf_move_leave_open(RfStore *store, ArrayType *streams)
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	rf_ledger_write_streams(store, "left open", streams,
 							"held by other transactions");
+	rf_query_end(&scope);
+}
+
+/* Note in the ledger that streams were closed for all flips until now. */
+void
+rf_move_note_flips_closed(RfStore *store)
+{
+	RfLedgerEntry entry = RF_LEDGER_ENTRY("flips closed");
+	RfScope		  scope;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_ledger_write(store, &entry);
 	rf_query_end(&scope);
 }
 

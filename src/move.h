@@ -34,6 +34,7 @@ typedef struct RfMoveStream
 	int32			head;	   /* last_seq is not lower; 0: not read yet */
 	ItemPointerData tid;	   /* version of its row that was read */
 	TransactionId	xmin;
+	uint64			layout;	   /* of the store when that was read */
 	int32			taken;	   /* numbers 1 to this were taken since then */
 	bool			touched;   /* were events of it moved? */
 	bool			undecided; /* to be looked at again when the move ends? */
@@ -47,5 +48,6 @@ extern int64 rf_move_batch(RfStore *store, const RfMoveSpec *spec,
 extern void	 rf_move_close(RfStore *store, const Datum *ids, int count,
 						   HTAB *streams);
 extern void	 rf_move_leave_open(RfStore *store, ArrayType *streams);
+extern void	 rf_move_note_flips_closed(RfStore *store);
 
 #endif /* RF_MOVE_H */

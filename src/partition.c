@@ -41,14 +41,11 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "guc.h"
 #include "ledger.h"
+#include "lock.h"
 #include "partition.h"
 #include "query.h"
 #include "store.h"
-
-/* key space of the advisory lock that makers of months take */
-#define DDL_LOCK_CLASS 7271
 
 /*
  * Months
@@ -187,8 +184,9 @@ rf_partition_list(Oid parent)
 	return result;
 }
 
-static Oid
-default_leaf_of(Oid parent)
+/* The default partition; InvalidOid if there is none. */
+Oid
+rf_partition_default_of(Oid parent)
 {
 	List		*leaves = rf_partition_list(parent);
 	RfPartition *last = leaves == NIL ? NULL : llast(leaves);
@@ -203,29 +201,37 @@ default_leaf_of(Oid parent)
 void
 rf_partition_lock_default(Oid parent)
 {
-	Oid leaf = default_leaf_of(parent);
+	Oid leaf = rf_partition_default_of(parent);
 
 	if (OidIsValid(leaf))
 		LockRelationOid(leaf, AccessShareLock);
 }
 
-/* The leaf that holds a month, other than the default; InvalidOid if none. */
-Oid
-rf_partition_of_month(Oid parent, DateADT month)
+/* The leaf that holds a month, other than the default; NULL if none. */
+RfPartition *
+rf_partition_find(Oid parent, DateADT month)
 {
-	List	 *leaves = rf_partition_list(parent);
-	Oid		  result = InvalidOid;
-	ListCell *cell;
+	List		*leaves = rf_partition_list(parent);
+	RfPartition *result = NULL;
+	ListCell	*cell;
 
 	foreach(cell, leaves)
 	{
 		RfPartition *leaf = lfirst(cell);
 
 		if (!leaf->is_default && leaf->lower <= month && month < leaf->upper)
-			result = leaf->relid;
+			result = leaf;
 	}
-	list_free_deep(leaves);
 	return result;
+}
+
+/* The same by its OID; InvalidOid if none. */
+Oid
+rf_partition_of_month(Oid parent, DateADT month)
+{
+	RfPartition *leaf = rf_partition_find(parent, month);
+
+	return leaf == NULL ? InvalidOid : leaf->relid;
 }
 
 /* Does the leaf hold an event of the stream that the snapshot shows? */
@@ -422,8 +428,8 @@ rf_partition_require_moved(int64 gone, int64 come, Oid source)
  * Making a month
  */
 
-static char *
-date_text(DateADT date)
+char *
+rf_partition_date_text(DateADT date)
 {
 	int year, month, day;
 
@@ -431,16 +437,14 @@ date_text(DateADT date)
 	return psprintf("%04d-%02d-%02d", year, month, day);
 }
 
-/* events_hot_2026_01, say, with its schema. */
-static void
-name_partition(const RfStore *store, Oid parent, DateADT month, char **name,
-			   char **qualified)
+/* events_hot_2026_01, say. */
+char *
+rf_partition_name(Oid parent, DateADT month)
 {
 	int year, mon, day;
 
 	split_month(month, &year, &mon, &day);
-	*name = psprintf("%s_%04d_%02d", get_rel_name(parent), year, mon);
-	*qualified = quote_qualified_identifier(store->schema, *name);
+	return psprintf("%s_%04d_%02d", get_rel_name(parent), year, mon);
 }
 
 /* Refuse every writer of a table of events but our own. */
@@ -538,22 +542,18 @@ has_waiting_rows(Oid default_leaf, DateADT month, DateADT next)
  * who hold that lock have to end first.
  */
 static void
-take_ddl_locks(const RfStore *store, Oid parent, Oid default_leaf,
-			   bool readers_wait)
+lock_to_make(const RfStore *store, Oid parent, Oid default_leaf,
+			 bool readers_wait)
 {
-	Oid	  types[2] = {INT4OID, INT4OID};
-	Datum values[2];
+	RfLockLimit limit;
 
-	values[0] = Int32GetDatum(DDL_LOCK_CLASS);
-	values[1] = Int32GetDatum((int32) store->namespace_id);
-	rf_query_once("SELECT pg_advisory_xact_lock($1, $2)", 2, types, values,
-				  NULL);
-	rf_query_ddl("LOCK TABLE ONLY %s IN %s MODE",
-				 rf_store_relation_name(parent),
-				 readers_wait ? "ACCESS EXCLUSIVE" : "SHARE UPDATE EXCLUSIVE");
+	rf_lock_begin(&limit);
+	rf_lock_makers(&limit, store->namespace_id);
+	rf_lock_table(&limit, parent,
+				  readers_wait ? AccessExclusiveLock :
+								 ShareUpdateExclusiveLock);
 	if (OidIsValid(default_leaf))
-		rf_query_ddl("LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE",
-					 rf_store_relation_name(default_leaf));
+		rf_lock_table(&limit, default_leaf, AccessExclusiveLock);
 }
 
 static void
@@ -562,7 +562,8 @@ require_no_new_rows(Oid default_leaf, DateADT month, DateADT next)
 	if (has_waiting_rows(default_leaf, month, next))
 		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 						errmsg("events of %s came to \"%s\" meanwhile",
-							   date_text(month), get_rel_name(default_leaf)),
+							   rf_partition_date_text(month),
+							   get_rel_name(default_leaf)),
 						errhint("Try again.")));
 }
 
@@ -572,12 +573,11 @@ build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
 {
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("partition made");
 	DateADT		  next = rf_partition_next_month(month);
-	char		 *from = date_text(month);
-	char		 *to = date_text(next);
-	char		 *name;
-	char		 *qualified;
+	char		 *from = rf_partition_date_text(month);
+	char		 *to = rf_partition_date_text(next);
+	char		 *name = rf_partition_name(parent, month);
+	char		 *qualified = quote_qualified_identifier(store->schema, name);
 
-	name_partition(store, parent, month, &name, &qualified);
 	entry.started_at = GetCurrentTimestamp();
 	entry.bucket_month = month;
 	entry.detail = name;
@@ -603,7 +603,7 @@ rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 					const char *tablespace)
 {
 	Oid		parent = rf_store_tier_parent(store, tier);
-	Oid		default_leaf = default_leaf_of(parent);
+	Oid		default_leaf = rf_partition_default_of(parent);
 	DateADT next = rf_partition_next_month(month);
 	Oid		result = rf_partition_of_month(parent, month);
 	bool	readers_wait;
@@ -612,10 +612,9 @@ rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 	if (OidIsValid(result))
 		return result;
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	rf_query_limit_lock_waits(rf_guc_lock_timeout);
 	readers_wait = tier == RF_COLD ||
 				   has_waiting_rows(default_leaf, month, next);
-	take_ddl_locks(store, parent, default_leaf, readers_wait);
+	lock_to_make(store, parent, default_leaf, readers_wait);
 	result = rf_partition_of_month(parent, month);
 	if (!OidIsValid(result))
 	{
@@ -633,8 +632,9 @@ rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 
 PG_FUNCTION_INFO_V1(rf_create_partition);
 
-static RfTier
-tier_argument(const char *retention)
+/* "hot" or "cold", the argument of a function. */
+RfTier
+rf_partition_tier_argument(const char *retention)
 {
 	if (strcmp(retention, "hot") == 0)
 		return RF_HOT;
@@ -646,8 +646,9 @@ tier_argument(const char *retention)
 	return RF_HOT;
 }
 
-static void
-check_month_argument(DateADT month)
+/* A month that is an argument has to be the first day of one. */
+void
+rf_partition_check_month(DateADT month)
 {
 	if (!rf_partition_month_has_name(month))
 		ereport(
@@ -657,11 +658,12 @@ check_month_argument(DateADT month)
 			 errhint(
 				 "Months from 0001-01-01 to 9999-12-01 can have a partition.")));
 	if (rf_partition_month_of(rf_partition_start(month)) != month)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("%s is not the first day of a month", date_text(month)),
-				 errhint("Use %s.", date_text(rf_partition_month_of(
-										rf_partition_start(month))))));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("%s is not the first day of a month",
+							   rf_partition_date_text(month)),
+						errhint("Use %s.",
+								rf_partition_date_text(rf_partition_month_of(
+									rf_partition_start(month))))));
 }
 
 Datum
@@ -677,8 +679,8 @@ rf_create_partition(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("\"retention\" and \"month\" must not be null")));
-	tier = tier_argument(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	check_month_argument(PG_GETARG_DATEADT(1));
+	tier = rf_partition_tier_argument(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	rf_partition_check_month(PG_GETARG_DATEADT(1));
 	if (tablespace != NULL)
 		(void) get_tablespace_oid(tablespace, false);
 	PG_RETURN_OID(rf_partition_create(rf_store_get(tenant, RF_RIGHT_OWN), tier,

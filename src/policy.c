@@ -5,8 +5,9 @@
  *
  * A move goes through the hot leaves from the oldest month on, and through
  * the default partition last, so that the streams which end early are emptied
- * early.  Nothing here writes, locks or reads the clock: the cut-off comes in
- * as an argument, and what would be done can be shown without doing it.
+ * early.  A whole month flips; the rest, and what is not worth a flip, goes by
+ * rows.  Nothing here writes or reads the clock: cut-off and time come in as
+ * arguments, and what would be done can be shown without doing it.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,12 +21,19 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "flip.h"
 #include "frame.h"
 #include "partition.h"
 #include "policy.h"
 #include "query.h"
 #include "store.h"
 #include "stream.h"
+
+/*
+ * A month of fewer events goes by rows.  A flip stops everybody for some
+ * milliseconds, in which so many rows can be moved; rows stop nobody.
+ */
+#define FEW_EVENTS 1000
 
 /* Is a row of {source} or {hot} one that the move takes? */
 #define ELIGIBLE                                                  \
@@ -91,6 +99,30 @@ static const RfStatement left_open = {
 	" AND n.action IN ('close', 'mark', 'reactivate')))",
 	0,
 	{0}};
+
+/* Does a leaf hold so many events? */
+static const RfStatement has_many =
+	{"SELECT 1 FROM ONLY {source} OFFSET $1 LIMIT 1", 1, {INT4OID}};
+
+/* The last month that was flipped since streams were closed for flips. */
+static const RfStatement flipped_until =
+	{"SELECT max(bucket_month) FROM {log} WHERE action = 'flip'"
+	 " AND log_id > coalesce((SELECT max(log_id) FROM {log}"
+	 " WHERE action = 'flips closed'), 0)",
+	 0,
+	 {0}};
+
+/*
+ * Streams that may have lost their last hot event by a flip.  In order of id,
+ * since an index on last_event_at would make every append dearer.  A page
+ * begins with the last of the one before, or with the nil UUID.
+ */
+static const RfStatement list_emptied =
+	{"SELECT ARRAY(SELECT stream_id FROM {streams} WHERE stream_id >= $1"
+	 " AND archived_at IS NULL AND first_event_at < $2 AND last_event_at < $3"
+	 " ORDER BY stream_id LIMIT $4)",
+	 4,
+	 {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}};
 
 static void
 bind_spec(const RfMoveSpec *spec, Datum *values, char *nulls)
@@ -175,6 +207,110 @@ rf_policy_months(RfStore *store, const RfMoveSpec *spec,
 	return months;
 }
 
+/*
+ * How a month goes
+ */
+
+static bool
+leaf_has_many(RfStore *store, Oid leaf)
+{
+	RfScope scope;
+	Datum	value = Int32GetDatum(FEW_EVENTS - 1);
+	bool	result;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	result = rf_query_run(rf_store_plan_for(store, &has_many, leaf, InvalidOid),
+						  &value, NULL) > 0;
+	rf_query_end(&scope);
+	return result;
+}
+
+/* Why not all of a leaf is to go; NULL: all of it is. */
+static char *
+partial_reason(const RfMoveSpec *spec, const RfPartition *source)
+{
+	if (spec->has_stream)
+		return "one stream";
+	if (spec->only_archived)
+		return "archived streams only";
+	if (source->is_default)
+		return "rows in the default partition";
+	if (rf_partition_start(source->upper) > spec->before)
+		return "the cut-off lies within the month";
+	if (source->upper > rf_partition_month_of(spec->now))
+		return "the month is not over";
+	return NULL;
+}
+
+/* How the events of a leaf go that the move takes, and why. */
+RfMethod
+rf_policy_method(RfStore *store, const RfMoveSpec *spec,
+				 const RfPartition *source, char **reason)
+{
+	RfFlipState state;
+
+	*reason = partial_reason(spec, source);
+	if (*reason != NULL)
+		return RF_BY_ROWS;
+	if (!leaf_has_many(store, source->relid))
+	{
+		*reason = "few events";
+		return RF_BY_ROWS;
+	}
+	state = rf_flip_state(store, store->events_hot,
+						  rf_store_tier_parent(store, RF_COLD), source, reason);
+	if (state == RF_FLIP_RIVAL_SMALLER && spec->commits)
+	{
+		*reason = "the whole month, with what is cold of it";
+		return RF_BY_FLIP_JOINED;
+	}
+	if (state != RF_FLIP_READY && state != RF_FLIP_RIVAL_SEEN)
+		return RF_BY_ROWS;
+	*reason = "the whole month";
+	return RF_BY_FLIP;
+}
+
+/*
+ * The last month that was flipped to cold since streams were closed for flips;
+ * DATEVAL_NOBEGIN if there is none.
+ */
+DateADT
+rf_policy_flipped_until(RfStore *store)
+{
+	RfScope scope;
+	bool	isnull;
+	Datum	value;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_query_run(rf_store_plan(store, &flipped_until), NULL, NULL);
+	value = rf_query_value(0, 1, &isnull);
+	rf_query_end(&scope);
+	return isnull ? DATEVAL_NOBEGIN : DatumGetDateADT(value);
+}
+
+/* A page of the streams that flips may have emptied, in order of id. */
+ArrayType *
+rf_policy_emptied(RfStore *store, const RfMoveSpec *spec, DateADT until,
+				  const pg_uuid_t *from)
+{
+	MemoryContext context = CurrentMemoryContext;
+	TimestampTz	  end = rf_partition_start(rf_partition_next_month(until));
+	RfScope		  scope;
+	Datum		  values[4];
+	Datum		  value;
+	bool		  isnull;
+
+	values[0] = UUIDPGetDatum(from);
+	values[1] = TimestampTzGetDatum(end);
+	values[2] = TimestampTzGetDatum(Max(end, spec->before));
+	values[3] = Int32GetDatum(RF_POLICY_PAGE);
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_query_run(rf_store_plan(store, &list_emptied), values, NULL);
+	rf_query_copy_row(0, &value, &isnull, 1, context);
+	rf_query_end(&scope);
+	return DatumGetArrayTypeP(value);
+}
+
 /* Streams that earlier moves have left open. */
 ArrayType *
 rf_policy_left_open(RfStore *store)
@@ -229,10 +365,13 @@ run_plan(RfStore *store, const RfMoveSpec *spec, const RfPartition *source)
 						values, nulls);
 }
 
-/* Count what a move would take, and in how many batches. */
+/*
+ * Count what a move would take, in how many batches, and how many months would
+ * flip, which are among the events.
+ */
 void
 rf_policy_count(RfStore *store, const RfMoveSpec *spec, int64 *events,
-				int64 *streams, int32 *batches)
+				int64 *streams, int32 *batches, int32 *flips)
 {
 	List	 *sources = rf_policy_sources(store, spec);
 	Datum	  values[3];
@@ -240,36 +379,28 @@ rf_policy_count(RfStore *store, const RfMoveSpec *spec, int64 *events,
 	RfScope	  scope;
 	ListCell *cell;
 
-	*events = *batches = 0;
+	*events = *batches = *flips = 0;
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	foreach(cell, sources)
 	{
+		char *reason;
+		bool  by_rows = rf_policy_method(store, spec, lfirst(cell), &reason) ==
+					   RF_BY_ROWS;
 		uint64 rows = run_plan(store, spec, lfirst(cell));
 		int64  of_leaf = 0;
 
 		for (uint64 i = 0; i < rows; i++)
 			of_leaf += DatumGetInt64(rf_query_must(i, 2));
 		*events += of_leaf;
-		*batches += (of_leaf + spec->batch_size - 1) / spec->batch_size;
+		if (by_rows)
+			*batches += (of_leaf + spec->batch_size - 1) / spec->batch_size;
+		else
+			*flips += 1;
 	}
 	bind_spec(spec, values, nulls);
 	rf_query_run(rf_store_plan(store, &count_streams), values, nulls);
 	*streams = DatumGetInt64(rf_query_must(0, 1));
 	rf_query_end(&scope);
-}
-
-static const char *
-plan_reason(const RfMoveSpec *spec, const RfPartition *source)
-{
-	if (spec->has_stream)
-		return "one stream";
-	if (spec->only_archived)
-		return "archived streams only";
-	if (source->is_default)
-		return "rows in the default partition";
-	if (rf_partition_start(source->upper) > spec->before)
-		return "the cut-off lies within the month";
-	return "the whole month";
 }
 
 static void
@@ -283,7 +414,9 @@ put_plan(RfStore *store, const RfMoveSpec *spec, ReturnSetInfo *rsinfo)
 	foreach(cell, sources)
 	{
 		const RfPartition *source = lfirst(cell);
-		uint64			   rows = run_plan(store, spec, source);
+		char			  *reason;
+		RfMethod method = rf_policy_method(store, spec, source, &reason);
+		uint64	 rows = run_plan(store, spec, source);
 
 		for (uint64 i = 0; i < rows; i++)
 		{
@@ -292,11 +425,12 @@ put_plan(RfStore *store, const RfMoveSpec *spec, ReturnSetInfo *rsinfo)
 
 			values[0] = rf_query_must(i, 1);
 			values[1] = ObjectIdGetDatum(source->relid);
-			values[2] = CStringGetTextDatum("rows");
+			values[2] = CStringGetTextDatum(method == RF_BY_ROWS ? "rows" :
+																   "flip");
 			values[3] = rf_query_must(i, 2);
 			values[4] = rf_query_must(i, 3);
 			values[5] = rf_query_must(i, 4);
-			values[6] = CStringGetTextDatum(plan_reason(spec, source));
+			values[6] = CStringGetTextDatum(reason);
 			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values,
 								 nulls);
 		}
@@ -331,6 +465,7 @@ rf_policy_read_before(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 						errhint("'infinity' takes everything.")));
 	spec->before = PG_GETARG_TIMESTAMPTZ(0);
 	spec->batch_size = RF_MAX_BATCH;
+	spec->now = GetCurrentTimestamp();
 }
 
 /*
@@ -354,6 +489,7 @@ rf_archive_plan(PG_FUNCTION_ARGS)
 	if (spec.has_stream)
 		spec.stream_id = *PG_GETARG_UUID_P(1);
 	spec.only_archived = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	spec.commits = true; /* as rf_archive_run() would do it */
 	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
 	InitMaterializedSRF(fcinfo, 0);
 	foreach(cell, stores)

@@ -94,6 +94,19 @@ rf_query_limit_lock_waits(int timeout_ms)
 	set_locally("lock_timeout", value);
 }
 
+/* Until the scope ends, look for a deadlock after waiting that long. */
+void
+rf_query_detect_deadlocks_after(int timeout_ms)
+{
+	char value[16];
+
+	if (DeadlockTimeout <= timeout_ms)
+		return;
+	snprintf(value, sizeof(value), "%d", timeout_ms);
+	(void) set_config_option("deadlock_timeout", value, PGC_SUSET,
+							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
 /*
  * What looks at everything under a lock has to see what has committed until
  * then, and not what an old snapshot shows.
@@ -201,6 +214,15 @@ rf_query_run_untriggered(RfPlan plan, const Datum *values, const char *nulls)
 	return SPI_processed;
 }
 
+/* Who is ready for a lock that is not to be had is ready for a deadlock. */
+static bool
+is_caught(int sqlstate, int caught_sqlstate)
+{
+	return sqlstate == caught_sqlstate ||
+		   (caught_sqlstate == ERRCODE_LOCK_NOT_AVAILABLE &&
+			sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED);
+}
+
 /*
  * Do some work in a subtransaction.  An error of the SQLSTATE that the caller
  * is ready for is caught: the subtransaction is undone, *error tells what
@@ -233,7 +255,7 @@ rf_query_attempt(void (*work)(void *arg), void *arg, int caught_sqlstate,
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	if (!ok && (*error)->sqlerrcode != caught_sqlstate)
+	if (!ok && !is_caught((*error)->sqlerrcode, caught_sqlstate))
 		ReThrowError(*error);
 	return ok;
 }

@@ -29,6 +29,7 @@ typedef struct RfScope
 extern void rf_query_begin(RfScope *scope, Oid as_user, int sec_flags);
 extern void rf_query_end(RfScope *scope);
 extern void rf_query_limit_lock_waits(int timeout_ms);
+extern void rf_query_detect_deadlocks_after(int timeout_ms);
 extern void rf_query_be_quiet(void);
 extern void rf_query_require_read_committed(const char *what);
 extern void rf_query_connect_nonatomic(void);

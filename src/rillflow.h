@@ -58,6 +58,8 @@ typedef struct RfMoveSpec
 	bool		has_stream;	   /* of one stream only? */
 	pg_uuid_t	stream_id;	   /* that stream */
 	bool		only_archived; /* of archived streams only? */
+	bool		commits;	   /* may it commit between its steps? */
+	TimestampTz now;
 } RfMoveSpec;
 
 /* An idempotency key, and the event that bears it. */

@@ -92,6 +92,9 @@ static List	   *expected_writes = NIL;
 /* raised by each invalidation: what was read before may be out of date */
 static uint64 invalidations = 0;
 
+/* raised for each store that is read */
+static uint64 layouts = 0;
+
 /*
  * Cache upkeep
  */
@@ -537,6 +540,7 @@ load_store(RfStore *store)
 	ctl.hcxt = store->context;
 	store->plans = hash_create("Rillflow plans", 32, &ctl,
 							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	store->layout = ++layouts;
 	store->valid = true;
 }
 

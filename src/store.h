@@ -20,7 +20,8 @@
 typedef struct RfStore
 {
 	Oid				namespace_id;
-	bool			valid; /* false: what is here may be out of date */
+	bool			valid;	/* false: what is here may be out of date */
+	uint64			layout; /* another number whenever it was read anew */
 	MemoryContext	context;
 	struct RfStore *next_retired;
 

@@ -22,7 +22,6 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
-#include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/backend_status.h"
@@ -33,9 +32,10 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
+#include "flip.h"
 #include "guc.h"
+#include "lock.h"
 #include "move.h"
 #include "partition.h"
 #include "policy.h"
@@ -79,6 +79,7 @@ typedef struct MoveLoop
 	int64			  expected; /* about how many events there are to move */
 	int64			  events;
 	int32			  batches;
+	int32			  flips;
 	HTAB			 *streams; /* RfMoveStream */
 } MoveLoop;
 
@@ -233,15 +234,6 @@ start_cursor(const RfPartition *source, RfMoveCursor *cursor)
 }
 
 static void
-pause_for(long ms)
-{
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 ms, PG_WAIT_EXTENSION);
-	ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
-static void
 run_batches(MoveLoop *loop, RfMoveCursor *cursor)
 {
 	cursor->after = 0;
@@ -258,7 +250,7 @@ run_batches(MoveLoop *loop, RfMoveCursor *cursor)
 		loop->batches += events > 0 ? 1 : 0;
 		report_progress(loop);
 		if (loop->commits && loop->spec->only_archived)
-			pause_for(FAIRNESS_PAUSE_MS);
+			rf_lock_pause(FAIRNESS_PAUSE_MS);
 	}
 }
 
@@ -275,7 +267,7 @@ wait_for_holders(MoveLoop *loop, TimestampTz since)
 	if (time_is_up(loop) ||
 		TimestampDifferenceExceeds(since, GetCurrentTimestamp(), longest))
 		return false;
-	pause_for(RETRY_INTERVAL_MS);
+	rf_lock_pause(RETRY_INTERVAL_MS);
 	return true;
 }
 
@@ -305,6 +297,159 @@ move_leaf(MoveLoop *loop, const RfPartition *source)
 	rf_store_forget_plans(loop->store, source->relid);
 	end_step(loop);
 }
+
+/*
+ * Flips
+ */
+
+typedef struct FlipCall
+{
+	RfStore	  *store;
+	DateADT	   month;
+	bool	   flipped;
+	ErrorData *locked; /* the locks were not to be had */
+} FlipCall;
+
+static void
+flip_month(void *arg)
+{
+	FlipCall *call = arg;
+
+	(void) rf_flip_month(call->store, call->store->events_hot,
+						 rf_store_tier_parent(call->store, RF_COLD),
+						 call->month);
+}
+
+static void
+flip_unless_locked(void *arg)
+{
+	FlipCall *call = arg;
+
+	call->flipped = rf_query_attempt(flip_month, call,
+									 ERRCODE_LOCK_NOT_AVAILABLE, &call->locked);
+}
+
+/*
+ * Flip a month.  Where that is refused, false: it goes by rows.  Where the
+ * locks are not to be had, a move that commits leaves the month to the next
+ * one, and one that does not fails.
+ */
+static bool
+try_flip(MoveLoop *loop, const RfPartition *source)
+{
+	FlipCall   call = {.store = loop->store, .month = source->lower};
+	ErrorData *refused;
+
+	if (!rf_query_attempt(flip_unless_locked, &call,
+						  ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, &refused))
+	{
+		ereport(NOTICE, (errmsg("%s, and goes by rows", refused->message),
+						 refused->detail == NULL ?
+							 0 :
+							 errdetail_internal("%s", refused->detail)));
+		return false;
+	}
+	if (call.flipped)
+		loop->flips++;
+	else if (loop->commits)
+		ereport(NOTICE, (errmsg("month %s was left where it is",
+								rf_partition_date_text(source->lower)),
+						 errdetail_internal("%s", call.locked->message),
+						 errhint("The next move takes it up.")));
+	else
+		ReThrowError(call.locked);
+	return true;
+}
+
+/* Bring what is cold of a month back, for the whole of it to flip. */
+static void
+join_rival(MoveLoop *loop, const RfPartition *source)
+{
+	int64 moved = 1;
+
+	while (moved > 0 && !time_is_up(loop))
+	{
+		RfStore *store;
+		Oid		 rival;
+
+		CHECK_FOR_INTERRUPTS();
+		begin_step(loop);
+		store = rf_store_lock_cold(loop->store);
+		rival = rf_partition_of_month(rf_store_tier_parent(store, RF_COLD),
+									  source->lower);
+		moved = OidIsValid(rival) ? rf_flip_absorb(store, rival, source->relid,
+												   loop->spec->batch_size) :
+									0;
+		end_step(loop);
+	}
+}
+
+/* Flip the month of a leaf where that is how it goes; false: by rows. */
+static bool
+flip_leaf(MoveLoop *loop, const RfPartition *source)
+{
+	RfMethod method;
+	char	*reason;
+	bool	 done = false;
+
+	begin_step(loop);
+	method = rf_policy_method(loop->store, loop->spec, source, &reason);
+	end_step(loop);
+	if (method == RF_BY_FLIP_JOINED)
+		join_rival(loop, source);
+	if (method == RF_BY_ROWS || time_is_up(loop))
+		return false;
+	begin_step(loop);
+	done = try_flip(loop, source);
+	end_step(loop);
+	return done;
+}
+
+/* Close one page of the streams that flips have emptied; false: the last. */
+static bool
+close_page(MoveLoop *loop, DateADT until, pg_uuid_t *from)
+{
+	Datum *ids;
+	int	   count;
+
+	begin_step(loop);
+	deconstruct_array(rf_policy_emptied(loop->store, loop->spec, until, from),
+					  UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids, NULL,
+					  &count);
+	if (count > 0)
+	{
+		rf_move_close(loop->store, ids, count, loop->streams);
+		*from = *DatumGetUUIDP(ids[count - 1]);
+	}
+	end_step(loop);
+	return count == RF_POLICY_PAGE;
+}
+
+/*
+ * Close the streams that flips have emptied, those of rf_flip_partition(), and
+ * of moves that were cut short, too.
+ */
+static void
+close_flipped(MoveLoop *loop)
+{
+	pg_uuid_t from = {{0}};
+	DateADT	  until;
+
+	begin_step(loop);
+	until = rf_policy_flipped_until(loop->store);
+	end_step(loop);
+	if (DATE_IS_NOBEGIN(until))
+		return;
+	while (close_page(loop, until, &from))
+		CHECK_FOR_INTERRUPTS();
+	begin_step(loop);
+	rf_move_note_flips_closed(loop->store);
+	end_step(loop);
+}
+
+/*
+ * Closing
+ */
 
 static Datum *
 list_undecided(MoveLoop *loop, int *count)
@@ -406,8 +551,11 @@ run_loop(MoveLoop *loop)
 	{
 		if (time_is_up(loop))
 			break;
-		move_leaf(loop, lfirst(cell));
+		if (!flip_leaf(loop, lfirst(cell)))
+			move_leaf(loop, lfirst(cell));
 	}
+	if (!loop->spec->has_stream && !loop->spec->only_archived)
+		close_flipped(loop);
 	close_rest(loop);
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 }
@@ -436,7 +584,7 @@ read_spec(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 }
 
 static void
-init_loop(MoveLoop *loop, const RfMoveSpec *spec, RfStore *store, bool commits)
+init_loop(MoveLoop *loop, const RfMoveSpec *spec, RfStore *store)
 {
 	memset(loop, 0, sizeof(*loop));
 	loop->context = CurrentMemoryContext;
@@ -444,7 +592,7 @@ init_loop(MoveLoop *loop, const RfMoveSpec *spec, RfStore *store, bool commits)
 									   ALLOCSET_DEFAULT_SIZES);
 	loop->namespace_id = store->namespace_id;
 	loop->spec = spec;
-	loop->commits = loop->makes_months = commits;
+	loop->commits = loop->makes_months = spec->commits;
 	loop->deadline = DT_NOEND;
 }
 
@@ -463,10 +611,10 @@ rf_archive_move(PG_FUNCTION_ARGS)
 	read_spec(fcinfo, &spec);
 	if (!dry_run)
 		PreventCommandIfReadOnly("rf_archive_move()");
-	init_loop(&loop, &spec, rf_store_get(tenant, RF_RIGHT_ARCHIVE), false);
+	init_loop(&loop, &spec, rf_store_get(tenant, RF_RIGHT_ARCHIVE));
 	if (dry_run)
 		rf_policy_count(rf_store_in(loop.namespace_id, false), &spec,
-						&loop.events, &touched, &loop.batches);
+						&loop.events, &touched, &loop.batches, &loop.flips);
 	else
 	{
 		run_loop(&loop);
@@ -475,7 +623,7 @@ rf_archive_move(PG_FUNCTION_ARGS)
 	values[0] = Int64GetDatum(loop.events);
 	values[1] = Int64GetDatum(touched);
 	values[2] = Int32GetDatum(loop.batches);
-	values[3] = Int32GetDatum(0); /* rows move; no month flips */
+	values[3] = Int32GetDatum(loop.flips);
 	InitMaterializedSRF(fcinfo, 0);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
@@ -520,6 +668,7 @@ rf_archive_run(PG_FUNCTION_ARGS)
 
 	require_no_transaction_block(fcinfo);
 	read_spec(fcinfo, &spec);
+	spec.commits = true;
 	PreventCommandIfReadOnly("rf_archive_run()");
 	if (!PG_ARGISNULL(4))
 		deadline = deadline_after(PG_GETARG_INTERVAL_P(4));
@@ -535,15 +684,15 @@ rf_archive_run(PG_FUNCTION_ARGS)
 	{
 		MoveLoop loop;
 
-		init_loop(&loop, &spec, rf_store_in(lfirst_oid(cell), false), true);
+		init_loop(&loop, &spec, rf_store_in(lfirst_oid(cell), false));
 		loop.deadline = deadline;
 		run_loop(&loop);
 		ereport(NOTICE,
 				(errmsg("schema \"%s\": " INT64_FORMAT
 						" events moved, " INT64_FORMAT
-						" streams touched, %d batches",
+						" streams touched, %d batches, %d months flipped",
 						get_namespace_name(lfirst_oid(cell)), loop.events,
-						count_touched(&loop), loop.batches),
+						count_touched(&loop), loop.batches, loop.flips),
 				 loop.out_of_time ? errdetail("Stopped at max_runtime.") : 0));
 	}
 	rf_query_disconnect();

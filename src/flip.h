@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * flip.h
+ *	  Flips: a whole month changes tier as metadata.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RF_FLIP_H
+#define RF_FLIP_H
+
+#include "rillflow.h"
+
+#include "partition.h"
+#include "store.h"
+
+/* What stands in the way of a flip, as the month is now. */
+typedef enum RfFlipState
+{
+	RF_FLIP_READY,
+	RF_FLIP_RIVAL_SEEN, /* the other tier's leaf is empty, but was not long ago
+						 */
+	RF_FLIP_RIVAL_SMALLER, /* the other tier holds a smaller part of it */
+	RF_FLIP_RIVAL_LARGER,  /* … a larger part */
+	RF_FLIP_REFUSED
+} RfFlipState;
+
+extern RfFlipState rf_flip_state(RfStore *store, Oid from, Oid to,
+								 const RfPartition *leaf, char **why);
+extern Oid	 rf_flip_month(RfStore *store, Oid from, Oid to, DateADT month);
+extern int64 rf_flip_absorb(RfStore *store, Oid small, Oid large, int limit);
+
+#endif /* RF_FLIP_H */

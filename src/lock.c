@@ -1,0 +1,117 @@
+/*-------------------------------------------------------------------------
+ *
+ * lock.c
+ *	  Locks on tables, taken within a limit, so that nobody waits for long.
+ *
+ * Who asks for an exclusive lock and has to wait for it makes everybody wait
+ * who comes after him.  So all locks of an attempt together are waited for no
+ * longer than rillflow.lock_timeout; then everything is let go, and tried
+ * again after a pause, which grows.
+ *
+ * Nobody else is to fall victim to a deadlock that we are part of.  Others can
+ * have begun to wait for us at the start of the attempt at the earliest, and
+ * look for a deadlock after deadlock_timeout: the attempt is over by then.  We
+ * look for one ourselves much sooner, which also makes autovacuum give way.
+ *
+ * The functions here expect to be called inside a scope (query.h), which gives
+ * the settings back.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "utils/fmgrprotos.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "guc.h"
+#include "lock.h"
+#include "query.h"
+
+/* key space of the advisory lock that who makes or flips months takes */
+#define MAKERS_LOCK_CLASS 7271
+
+/* How often locks are tried for, and the pauses between. */
+#define MAX_ATTEMPTS 8
+#define FIRST_PAUSE_MS 50
+#define LONGEST_PAUSE_MS 2000
+
+/* What part of an attempt has passed when we look for a deadlock. */
+#define DEADLOCK_CHECKS 5
+
+void
+rf_lock_pause(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Begin to take the locks of an attempt. */
+void
+rf_lock_begin(RfLockLimit *limit)
+{
+	int longest = DeadlockTimeout - DeadlockTimeout / 4;
+
+	if (rf_guc_lock_timeout > 0)
+		longest = Min(longest, rf_guc_lock_timeout);
+	limit->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												  longest);
+	rf_query_detect_deadlocks_after(Max(longest / DEADLOCK_CHECKS, 1));
+}
+
+static void
+limit_wait(const RfLockLimit *limit)
+{
+	long left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+												limit->deadline);
+
+	rf_query_limit_lock_waits(Max((int) left, 1));
+}
+
+/* Lock a table, but not those below it; 55P03 when the limit is reached. */
+void
+rf_lock_table(const RfLockLimit *limit, Oid relid, LOCKMODE mode)
+{
+	limit_wait(limit);
+	LockRelationOid(relid, mode);
+}
+
+/* Keep those apart who make, drop or flip months of one store. */
+void
+rf_lock_makers(const RfLockLimit *limit, Oid namespace_id)
+{
+	limit_wait(limit);
+	DirectFunctionCall2(pg_advisory_xact_lock_int4,
+						Int32GetDatum(MAKERS_LOCK_CLASS),
+						Int32GetDatum((int32) namespace_id));
+}
+
+/*
+ * Do work that takes locks, in a subtransaction, until they are to be had or
+ * it has been tried often enough.
+ */
+void
+rf_lock_retry(void (*work)(void *arg), void *arg)
+{
+	long pause = FIRST_PAUSE_MS;
+
+	for (int attempt = 1;; attempt++)
+	{
+		ErrorData *error;
+
+		if (rf_query_attempt(work, arg, ERRCODE_LOCK_NOT_AVAILABLE, &error))
+			return;
+		if (attempt == MAX_ATTEMPTS)
+			ReThrowError(error);
+		FreeErrorData(error);
+		rf_lock_pause(pause);
+		pause = Min(pause * 2, LONGEST_PAUSE_MS);
+	}
+}

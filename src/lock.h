@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * lock.h
+ *	  Locks on tables, taken within a limit, so that nobody waits for long.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RF_LOCK_H
+#define RF_LOCK_H
+
+#include "rillflow.h"
+
+#include "storage/lockdefs.h"
+
+/* Until when the locks of one attempt may be waited for. */
+typedef struct RfLockLimit
+{
+	TimestampTz deadline;
+} RfLockLimit;
+
+extern void rf_lock_begin(RfLockLimit *limit);
+extern void rf_lock_table(const RfLockLimit *limit, Oid relid, LOCKMODE mode);
+extern void rf_lock_makers(const RfLockLimit *limit, Oid namespace_id);
+extern void rf_lock_retry(void (*work)(void *arg), void *arg);
+extern void rf_lock_pause(long ms);
+
+#endif /* RF_LOCK_H */
