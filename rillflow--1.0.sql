@@ -311,6 +311,17 @@ AS 'MODULE_PATHNAME', 'rf_archive_status';
 COMMENT ON FUNCTION rf_archive_status (text) IS
 	'what stands where, a row a store';
 
+CREATE FUNCTION rf_partitions (
+	tenant text DEFAULT NULL)
+RETURNS TABLE (partition regclass, retention text, from_month date,
+	to_month date, events bigint, bytes bigint, tablespace name)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_partitions';
+
+COMMENT ON FUNCTION rf_partitions (text) IS
+	'the leaves of a store, a row each';
+
 -- switch
 
 CREATE FUNCTION rf_archive_set_redirect (
@@ -391,6 +402,33 @@ COMMENT ON FUNCTION rf_create_partition (text, date, name, text) IS
 	'make the partition of a month in the hot or cold tier';
 
 REVOKE EXECUTE ON FUNCTION rf_create_partition (text, date, name, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_drop_partition (
+	retention text,
+	month date,
+	force boolean DEFAULT false,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_drop_partition';
+
+COMMENT ON FUNCTION rf_drop_partition (text, date, boolean, text) IS
+	'drop the partition of a month that holds no events; with force, with its events';
+
+REVOKE EXECUTE ON FUNCTION rf_drop_partition (text, date, boolean, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_drain_default (
+	tenant text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_drain_default';
+
+COMMENT ON FUNCTION rf_drain_default (text) IS
+	'make the months whose events wait in default partitions; returns how many events went along';
+
+REVOKE EXECUTE ON FUNCTION rf_drain_default (text) FROM PUBLIC;
 
 -- flip
 

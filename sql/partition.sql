@@ -129,6 +129,58 @@ SELECT * FROM check_places() WHERE place ~ 'default';
 SELECT last_seq FROM rf_archive_reactivate('00000000-0000-0000-0000-000000000002');
 SELECT * FROM check_same();
 
+-- A list of the leaves: tier, bounds, events, tablespace. Defaults have no bounds, and are counted.
+SELECT partition, retention, from_month, to_month, bytes > 0 AS has_bytes, tablespace
+FROM rf_partitions() WHERE from_month = '2024-02-01' OR from_month > '2150-01-01' ORDER BY 1;
+SELECT partition, retention, from_month, events FROM rf_partitions() WHERE partition::text ~ 'default' ORDER BY 1;
+SELECT count(*) = (SELECT count(*) FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE relkind = 'r' AND inhparent::regclass::text IN ('events_hot', 'events_cold', 'events_archive')) AS all_leaves, count(*) > 10 AS several FROM rf_partitions();
+SELECT * FROM rf_partitions('nobody');
+\echo :SQLSTATE
+
+-- Draining the defaults makes the months that lack, hot and cold, and takes their events along.
+SELECT stream_seq FROM rf_append('00000000-0000-0000-0000-000000000003', 'a', '{}', created_at => '2031-03-15 00:00+00');
+SELECT stream_seq FROM rf_append('00000000-0000-0000-0000-000000000003', 'b', '{}', created_at => '2031-04-15 00:00+00');
+SELECT stream_seq FROM rf_append('00000000-0000-0000-0000-000000000003', 'c', '{}', created_at => '2031-04-30 23:59+00');
+SELECT last_seq FROM rf_archive_mark('00000000-0000-0000-0000-000000000003');
+SELECT events_moved FROM rf_archive_move('2031-04-01', stream_id => '00000000-0000-0000-0000-000000000003');
+SELECT * FROM check_places() WHERE place ~ '2031|default' ORDER BY 1;
+SELECT * FROM check_keep();
+SELECT rf_drain_default();
+SELECT * FROM check_same();
+SELECT * FROM check_places() WHERE place ~ '2031|default' ORDER BY 1;
+SELECT rf_drain_default();
+BEGIN READ ONLY;
+SELECT rf_drain_default();
+\echo :SQLSTATE
+ROLLBACK;
+
+-- Dropping a month: one that holds events only when forced, and then the ledger knows; a default never.
+SELECT rf_drop_partition('hot', '2031-04-01');
+\echo :SQLSTATE
+SELECT rf_drop_partition('cold', '2031-03-01');
+\echo :SQLSTATE
+SELECT * FROM check_same();
+SELECT rf_drop_partition('hot', '2031-03-01');
+\echo :SQLSTATE
+SELECT rf_drop_partition('hot', '2031-04-15');
+\echo :SQLSTATE
+SELECT rf_drop_partition('mild', '2031-04-01');
+\echo :SQLSTATE
+SELECT rf_drop_partition('hot', NULL);
+\echo :SQLSTATE
+SELECT rf_drop_partition('hot', '2150-01-01');
+\echo :SQLSTATE
+SELECT rf_create_partition('hot', '2032-02-01');
+SELECT rf_drop_partition('hot', '2032-02-01');
+SELECT to_regclass('events_hot_2032_02');
+SELECT * FROM check_same();
+BEGIN;
+SELECT rf_drop_partition('hot', '2031-04-01', force => true);
+SELECT action, bucket_month, events, detail FROM rf_archive_log WHERE action = 'partition dropped' ORDER BY log_id;
+SELECT to_regclass('events_hot_2031_04'), (SELECT count(*) FROM events_all WHERE stream_id = '00000000-0000-0000-0000-000000000003');
+ROLLBACK;
+SELECT * FROM check_same();
+
 -- How long a lock is waited for is a setting.
 SHOW rillflow.lock_timeout;
 \set VERBOSITY sqlstate

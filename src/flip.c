@@ -153,26 +153,6 @@ count_blocks(Oid relid)
 	return blocks;
 }
 
-/* Can any snapshot that is in use show a row of the table? */
-static bool
-anybody_sees_rows(Oid relid)
-{
-	Relation		rel = table_open(relid, AccessShareLock);
-	SnapshotData	snapshot;
-	TableScanDesc	scan;
-	TupleTableSlot *slot;
-	bool			found;
-
-	InitNonVacuumableSnapshot(snapshot, GlobalVisTestFor(rel));
-	slot = table_slot_create(rel, NULL);
-	scan = table_beginscan_strat(rel, &snapshot, 0, NULL, true, false);
-	found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
-	return found;
-}
-
 static bool
 holds_rows(Oid relid)
 {
@@ -248,7 +228,7 @@ rf_flip_state(RfStore *store, Oid from, Oid to, const RfPartition *leaf,
 	*why = find_obstacle(store, from, to, leaf, rival);
 	if (*why != NULL)
 		return RF_FLIP_REFUSED;
-	if (!OidIsValid(rival) || !anybody_sees_rows(rival))
+	if (!OidIsValid(rival) || !rf_partition_is_seen(rival))
 		return RF_FLIP_READY;
 	if (!holds_rows(rival))
 	{

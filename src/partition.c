@@ -627,10 +627,148 @@ rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 }
 
 /*
+ * Dropping a month
+ */
+
+static int64
+count_events(Oid leaf)
+{
+	rf_query_once(rf_query_format("SELECT count(*) FROM ONLY %s",
+								  rf_store_relation_name(leaf)),
+				  0, NULL, NULL, NULL);
+	return DatumGetInt64(rf_query_must(0, 1));
+}
+
+/* Can any snapshot that is in use show a row of the table? */
+bool
+rf_partition_is_seen(Oid relid)
+{
+	Relation		rel = table_open(relid, AccessShareLock);
+	SnapshotData	snapshot;
+	TableScanDesc	scan;
+	TupleTableSlot *slot;
+	bool			found;
+
+	InitNonVacuumableSnapshot(snapshot, GlobalVisTestFor(rel));
+	slot = table_slot_create(rel, NULL);
+	scan = table_beginscan_strat(rel, &snapshot, 0, NULL, true, false);
+	found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/* Readers come from the root, and so do we. */
+static void
+lock_to_drop(const RfStore *store, Oid parent, Oid leaf)
+{
+	Oid			root = parent == store->events_archive ? parent : store->events;
+	Oid			default_leaf = rf_partition_default_of(parent);
+	RfLockLimit limit;
+
+	rf_lock_begin(&limit);
+	rf_lock_makers(&limit, store->namespace_id);
+	rf_lock_table(&limit, root, AccessExclusiveLock);
+	rf_lock_table(&limit, parent, AccessExclusiveLock);
+	if (OidIsValid(default_leaf))
+		rf_lock_table(&limit, default_leaf, AccessExclusiveLock);
+	rf_lock_table(&limit, leaf, AccessExclusiveLock);
+}
+
+/* Events go with it only when forced, and the ledger tells how many. */
+static void
+drop_month(RfStore *store, Oid parent, const RfPartition *leaf, bool force)
+{
+	RfLedgerEntry entry = RF_LEDGER_ENTRY("partition dropped");
+	RfScope		  scope;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	lock_to_drop(store, parent, leaf->relid);
+	entry.started_at = GetCurrentTimestamp();
+	entry.bucket_month = leaf->lower;
+	entry.detail = get_rel_name(leaf->relid);
+	if (entry.detail == NULL)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("the partition was dropped meanwhile")));
+	entry.events = count_events(leaf->relid);
+	if (entry.events > 0 && !force)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("partition \"%s\" holds events: " INT64_FORMAT,
+							   entry.detail, entry.events),
+						errhint("With force => true they are lost.")));
+	rf_query_ddl("DROP TABLE %s", rf_store_relation_name(leaf->relid));
+	rf_ledger_write(store, &entry);
+	rf_query_end(&scope);
+}
+
+/*
+ * Draining a default partition
+ */
+
+/* The months of the rows in a default partition, and how many rows they are. */
+static List *
+waiting_months(Oid default_leaf, int64 *events)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List		 *waiting = NIL;
+	RfScope		  scope;
+	uint64		  rows;
+
+	rf_query_begin(&scope, InvalidOid, 0);
+	rows = rf_query_once(
+		rf_query_format("SELECT bucket_month, count(*) FROM ONLY %s"
+						" GROUP BY 1 ORDER BY 1",
+						rf_store_relation_name(default_leaf)),
+		0, NULL, NULL, NULL);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		DateADT		  month = DatumGetDateADT(rf_query_must(i, 1));
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		if (rf_partition_month_has_name(month))
+		{
+			waiting = lappend_int(waiting, month);
+			*events += DatumGetInt64(rf_query_must(i, 2));
+		}
+		MemoryContextSwitchTo(old);
+	}
+	rf_query_end(&scope);
+	return waiting;
+}
+
+/* Make the months whose rows wait in the default; they take them along. */
+static int64
+drain_tier(RfStore *store, RfTier tier)
+{
+	Oid default_leaf = rf_partition_default_of(
+		rf_store_tier_parent(store, tier));
+	int64	  events = 0;
+	RfScope	  scope;
+	List	 *waiting;
+	ListCell *cell;
+
+	if (!OidIsValid(default_leaf))
+		return 0;
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	waiting = waiting_months(default_leaf, &events);
+	foreach(cell, waiting)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) rf_partition_create(rf_store_in(store->namespace_id, false),
+								   tier, lfirst_int(cell), NULL);
+	}
+	rf_query_end(&scope);
+	return events;
+}
+
+/*
  * SQL interface
  */
 
 PG_FUNCTION_INFO_V1(rf_create_partition);
+PG_FUNCTION_INFO_V1(rf_drop_partition);
+PG_FUNCTION_INFO_V1(rf_drain_default);
 
 /* "hot" or "cold", the argument of a function. */
 RfTier
@@ -685,4 +823,48 @@ rf_create_partition(PG_FUNCTION_ARGS)
 		(void) get_tablespace_oid(tablespace, false);
 	PG_RETURN_OID(rf_partition_create(rf_store_get(tenant, RF_RIGHT_OWN), tier,
 									  PG_GETARG_DATEADT(1), tablespace));
+}
+
+Datum
+rf_drop_partition(PG_FUNCTION_ARGS)
+{
+	char		*tenant = RF_GETARG_STRING(3);
+	RfStore		*store;
+	RfTier		 tier;
+	DateADT		 month;
+	RfPartition *leaf;
+
+	PreventCommandIfReadOnly("rf_drop_partition()");
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"retention\" and \"month\" must not be null")));
+	tier = rf_partition_tier_argument(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	month = PG_GETARG_DATEADT(1);
+	rf_partition_check_month(month);
+	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	leaf = rf_partition_find(rf_store_tier_parent(store, tier), month);
+	if (leaf == NULL || !rf_partition_is_month(leaf))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no partition of month %s",
+						rf_partition_date_text(month)),
+				 errhint("rf_partitions() lists those that there are.")));
+	drop_month(store, rf_store_tier_parent(store, tier), leaf,
+			   !PG_ARGISNULL(2) && PG_GETARG_BOOL(2));
+	PG_RETURN_VOID();
+}
+
+Datum
+rf_drain_default(PG_FUNCTION_ARGS)
+{
+	char	*tenant = RF_GETARG_STRING(0);
+	RfStore *store;
+	int64	 events;
+
+	PreventCommandIfReadOnly("rf_drain_default()");
+	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	events = drain_tier(store, RF_HOT);
+	events += drain_tier(rf_store_in(store->namespace_id, false), RF_COLD);
+	PG_RETURN_INT64(events);
 }

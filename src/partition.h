@@ -59,6 +59,7 @@ extern bool rf_partition_search(RfSearch *search, const pg_uuid_t *id,
 								int32 highest, TimestampTz first,
 								TimestampTz last);
 extern void rf_partition_end_search(RfSearch *search);
+extern bool rf_partition_is_seen(Oid relid);
 extern void rf_partition_require_silent(Oid relid, bool is_target);
 extern void rf_partition_require_all_silent(Oid parent);
 extern void rf_partition_require_moved(int64 gone, int64 come, Oid source);

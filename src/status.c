@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * status.c
- *	  What stands where: rf_archive_status().
+ *	  What stands where: rf_archive_status(), rf_partitions().
  *
  * Streams are counted, and so are the events in default partitions, which
  * should be few.  Other events are taken from the statistics, for a count of
@@ -34,7 +34,10 @@ static const RfStatement measure_leaf =
 	 " OR pg_stat_get_tuples_deleted(c.oid) > 0"
 	 " THEN greatest(pg_stat_get_live_tuples(c.oid), 0)"
 	 " ELSE greatest(c.reltuples::bigint, 0) END,"
-	 " pg_total_relation_size(c.oid)"
+	 " pg_total_relation_size(c.oid), (SELECT spcname FROM pg_tablespace AS t"
+	 " WHERE t.oid = c.reltablespace OR (c.reltablespace = 0 AND t.oid ="
+	 " (SELECT dattablespace FROM pg_database"
+	 " WHERE datname = current_database())))"
 	 " FROM pg_class AS c WHERE c.oid = $1",
 	 1,
 	 {OIDOID}};
@@ -152,10 +155,58 @@ put_status(RfStore *store, ReturnSetInfo *rsinfo)
 }
 
 /*
+ * Partitions
+ */
+
+static void
+put_partition(RfStore *store, RfTier tier, const RfPartition *leaf,
+			  ReturnSetInfo *rsinfo)
+{
+	Datum value = ObjectIdGetDatum(leaf->relid);
+	Datum values[7];
+	bool  nulls[7] = {0};
+
+	rf_query_run(rf_store_plan(store, &measure_leaf), &value, NULL);
+	values[0] = value;
+	values[1] = CStringGetTextDatum(tier == RF_HOT ? "hot" : "cold");
+	values[2] = DateADTGetDatum(leaf->lower);
+	values[3] = DateADTGetDatum(leaf->upper);
+	nulls[2] = nulls[3] = leaf->is_default;
+	values[4] = rf_query_must(0, 1);
+	values[5] = rf_query_must(0, 2);
+	values[6] = rf_query_must(0, 3);
+	if (leaf->is_default)
+	{
+		rf_query_run(rf_store_plan_for(store, &count_leaf, leaf->relid,
+									   InvalidOid),
+					 NULL, NULL);
+		values[4] = rf_query_must(0, 1);
+	}
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static void
+put_partitions(RfStore *store, RfTier tier, Oid parent, ReturnSetInfo *rsinfo)
+{
+	List	 *leaves = rf_partition_list(parent);
+	RfScope	  scope;
+	ListCell *cell;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	foreach(cell, leaves)
+	{
+		CHECK_FOR_INTERRUPTS();
+		put_partition(store, tier, lfirst(cell), rsinfo);
+	}
+	rf_query_end(&scope);
+}
+
+/*
  * SQL interface
  */
 
 PG_FUNCTION_INFO_V1(rf_archive_status);
+PG_FUNCTION_INFO_V1(rf_partitions);
 
 Datum
 rf_archive_status(PG_FUNCTION_ARGS)
@@ -168,5 +219,19 @@ rf_archive_status(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	foreach(cell, stores)
 		put_status(lfirst(cell), rsinfo);
+	return (Datum) 0;
+}
+
+Datum
+rf_partitions(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	char		  *tenant = RF_GETARG_STRING(0);
+	RfStore		  *store = rf_store_get(tenant, RF_RIGHT_READ);
+
+	InitMaterializedSRF(fcinfo, 0);
+	put_partitions(store, RF_HOT, store->events_hot, rsinfo);
+	put_partitions(store, RF_COLD, store->events_cold, rsinfo);
+	put_partitions(store, RF_COLD, store->events_archive, rsinfo);
 	return (Datum) 0;
 }
