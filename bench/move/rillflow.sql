@@ -1,3 +1,4 @@
+-- Within the last month, which goes by rows therefore.
 \timing on
-CALL rf_archive_run('2026-01-01 00:00+00', 5000);
+CALL rf_archive_run('2025-03-30 00:00+00', 5000);
 \timing off

@@ -1,0 +1,4 @@
+\timing on
+SELECT rf_flip_partition('2025-02-01', 'cold');
+\timing off
+SELECT 1 / ((SELECT count(*) FROM events_archive) = 10000)::integer;
