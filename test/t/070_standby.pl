@@ -66,6 +66,10 @@ my %readers = (
 		  . ' FROM rf_archive_status()',
 		"SELECT schema, hot_streams FROM rf_archive_status('*')"
 	],
+	rf_partitions => [
+		'SELECT partition, retention, from_month, to_month, bytes, tablespace FROM rf_partitions()',
+		'SELECT partition, events FROM rf_partitions() WHERE from_month IS NULL'
+	],
 	rf_archive_redirect_enabled => ['SELECT rf_archive_redirect_enabled()'],
 	rf_archive_move => [
 		"SELECT * FROM rf_archive_move('2024-06-10', dry_run => true)",
@@ -94,7 +98,10 @@ my %writers = (
 	rf_archive_set_include_archived => ['SELECT rf_archive_set_include_archived(true)'],
 	rf_archive_set_notify => ['SELECT rf_archive_set_notify(true)'],
 	rf_archive_set_backend => [ "SELECT rf_archive_set_backend('partitioned')", "SELECT rf_archive_set_backend('dual_table')" ],
-	rf_create_partition => [ "SELECT rf_create_partition('hot', '2023-01-01')", "SELECT rf_create_partition('cold', '2024-02-01')" ]);
+	rf_create_partition => [ "SELECT rf_create_partition('hot', '2023-01-01')", "SELECT rf_create_partition('cold', '2024-02-01')" ],
+	rf_drop_partition => [ "SELECT rf_drop_partition('hot', '2024-06-01', true)", "SELECT rf_drop_partition('hot', '2023-01-01')" ],
+	rf_drain_default => ['SELECT rf_drain_default()'],
+	rf_flip_partition => [ "SELECT rf_flip_partition('2024-06-01', 'cold')", "SELECT rf_flip_partition('2023-01-01', 'hot')" ]);
 
 my $triggers = 'rf_config_changed rf_events_append_only rf_events_close rf_events_open rf_events_redirect_archived';
 my %all = map { $_ => 1 } keys %readers, keys %writers;
