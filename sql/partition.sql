@@ -170,6 +170,13 @@ SELECT rf_drop_partition('hot', NULL);
 \echo :SQLSTATE
 SELECT rf_drop_partition('hot', '2150-01-01');
 \echo :SQLSTATE
+-- (events that a transaction has moved are there for others until it commits)
+BEGIN;
+SELECT events_moved FROM rf_archive_move('2031-05-01', stream_id => '00000000-0000-0000-0000-000000000003');
+SELECT count(*) FROM events_hot_2031_04;
+SELECT rf_drop_partition('hot', '2031-04-01');
+\echo :SQLSTATE
+ROLLBACK;
 SELECT rf_create_partition('hot', '2032-02-01');
 SELECT rf_drop_partition('hot', '2032-02-01');
 SELECT to_regclass('events_hot_2032_02');

@@ -687,16 +687,26 @@ drop_month(RfStore *store, Oid parent, const RfPartition *leaf, bool force)
 	lock_to_drop(store, parent, leaf->relid);
 	entry.started_at = GetCurrentTimestamp();
 	entry.bucket_month = leaf->lower;
+	if (rf_partition_of_month(parent, leaf->lower) != leaf->relid)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg(
+				 "the partition of month %s was dropped or flipped meanwhile",
+				 rf_partition_date_text(leaf->lower))));
 	entry.detail = get_rel_name(leaf->relid);
-	if (entry.detail == NULL)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-						errmsg("the partition was dropped meanwhile")));
 	entry.events = count_events(leaf->relid);
 	if (entry.events > 0 && !force)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("partition \"%s\" holds events: " INT64_FORMAT,
 							   entry.detail, entry.events),
 						errhint("With force => true they are lost.")));
+	if (!force && rf_partition_is_seen(leaf->relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("transactions that run still see events in \"%s\"",
+						entry.detail),
+				 errhint("Try again when they have ended.")));
 	rf_query_ddl("DROP TABLE %s", rf_store_relation_name(leaf->relid));
 	rf_ledger_write(store, &entry);
 	rf_query_end(&scope);
