@@ -437,6 +437,8 @@ append_events(RfStore *store, Request *request)
 	bool  to_cold;
 
 	check_keys_differ(request);
+	if (request->allow_archived) /* its backend says where the events go */
+		store = rf_store_lock_backend(store);
 	fresh = find_repeats(store, request);
 	if (fresh == 0)
 		return;

@@ -26,6 +26,7 @@
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/fmgrprotos.h"
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -83,7 +84,10 @@ rf_lock_table(const RfLockLimit *limit, Oid relid, LOCKMODE mode)
 	LockRelationOid(relid, mode);
 }
 
-/* Keep those apart who make, drop or flip months of one store. */
+/*
+ * Keep those apart who make, drop or flip months of one store.  What the last
+ * of them has done is seen from here on.
+ */
 void
 rf_lock_makers(const RfLockLimit *limit, Oid namespace_id)
 {
@@ -91,6 +95,7 @@ rf_lock_makers(const RfLockLimit *limit, Oid namespace_id)
 	DirectFunctionCall2(pg_advisory_xact_lock_int4,
 						Int32GetDatum(MAKERS_LOCK_CLASS),
 						Int32GetDatum((int32) namespace_id));
+	AcceptInvalidationMessages();
 }
 
 /*

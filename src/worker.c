@@ -315,9 +315,7 @@ flip_month(void *arg)
 {
 	FlipCall *call = arg;
 
-	(void) rf_flip_month(call->store, call->store->events_hot,
-						 rf_store_tier_parent(call->store, RF_COLD),
-						 call->month);
+	(void) rf_flip_month(call->store, RF_COLD, call->month);
 }
 
 static void
