@@ -357,7 +357,10 @@ carry_rows(RfStore *store, Oid source, Oid target, const char *flipper,
 	int64		gone;
 
 	rf_partition_require_silent(source, false);
-	rf_partition_require_silent(target, true);
+	if (target == parent)
+		rf_partition_require_all_silent(target);
+	else
+		rf_partition_require_silent(target, true);
 	require_no_lost_column(source, target);
 	plan = rf_query_prepare(
 		rf_query_format(
@@ -705,6 +708,21 @@ log_flip(const Flip *flip, const char *action, TimestampTz started_at)
 	rf_ledger_write(flip->store, &entry);
 }
 
+/* The same, where the events went by rows. */
+static void
+log_rows(RfStore *store, const char *action, DateADT month, Oid source,
+		 Oid target, int64 events, TimestampTz started_at)
+{
+	RfLedgerEntry entry = RF_LEDGER_ENTRY(action);
+
+	entry.bucket_month = month;
+	entry.events = events;
+	entry.started_at = started_at;
+	entry.detail = psprintf("%s to %s, by rows", get_rel_name(source),
+							get_rel_name(target));
+	rf_ledger_write(store, &entry);
+}
+
 /* Under the locks of who makes months, and not yet under those on tables. */
 static void
 flip_leaf(Flip *flip, RfLockLimit *limit)
@@ -864,20 +882,18 @@ lock_conversion(const Conversion *conversion, const RfLockLimit *limit)
 static void
 convert_rows(Conversion *conversion, const RfPartition *leaf, Oid target)
 {
-	RfLedgerEntry entry = RF_LEDGER_ENTRY("convert");
+	TimestampTz started_at = GetCurrentTimestamp();
+	DateADT		month = leaf->is_default ? DATEVAL_NOEND : leaf->lower;
+	int64		events;
 
 	if (count_blocks(leaf->relid) == 0)
 		return;
-	entry.started_at = GetCurrentTimestamp();
-	if (rf_partition_is_month(leaf))
-		entry.bucket_month = leaf->lower;
-	entry.detail = psprintf("%s to %s, by rows", get_rel_name(leaf->relid),
-							get_rel_name(target));
-	entry.events = carry_rows(conversion->store, leaf->relid, target, CONVERTER,
-							  "true", 0, NULL, NULL);
-	conversion->events += entry.events;
-	if (entry.events > 0)
-		rf_ledger_write(conversion->store, &entry);
+	events = carry_rows(conversion->store, leaf->relid, target, CONVERTER,
+						"true", 0, NULL, NULL);
+	conversion->events += events;
+	if (events > 0)
+		log_rows(conversion->store, "convert", month, leaf->relid, target,
+				 events, started_at);
 }
 
 /*
@@ -1039,14 +1055,19 @@ join_rival(RfStore *store, RfTier tier, DateADT month, Oid *result)
 	Flip		 flip = {.namespace_id = store->namespace_id,
 						 .month = month,
 						 .tier = tier};
+	TimestampTz	 started_at = GetCurrentTimestamp();
 	RfPartition *leaf;
+	RfFlipState	 state;
+	RfScope		 scope;
 	char		*why;
 	int64		 moved;
 
 	find_leaves(&flip);
 	leaf = rf_partition_find(flip.from, month);
-	if (leaf == NULL || !goes_by_rows(rf_flip_state(flip.store, flip.from,
-													flip.to, leaf, &why)))
+	if (leaf == NULL)
+		return false;
+	state = rf_flip_state(flip.store, flip.from, flip.to, leaf, &why);
+	if (!goes_by_rows(state))
 		return false;
 	(void) rf_store_lock_cold(flip.store);
 	find_leaves(&flip);
@@ -1054,10 +1075,17 @@ join_rival(RfStore *store, RfTier tier, DateADT month, Oid *result)
 		return false;
 	*result = flip.rival;
 	moved = rf_flip_absorb(flip.store, flip.leaf, flip.rival, PG_INT32_MAX);
-	if (moved > 0)
-		ereport(NOTICE,
-				(errmsg("events moved by rows: " INT64_FORMAT, moved),
-				 errdetail_internal("%s", why),
+	if (moved == 0)
+		return true;
+	rf_query_begin(&scope, flip.store->owner, SECURITY_RESTRICTED_OPERATION);
+	log_rows(flip.store, tier == RF_HOT ? "flip back" : "flip", month,
+			 flip.leaf, flip.rival, moved, started_at);
+	rf_query_end(&scope);
+	ereport(NOTICE,
+			(errmsg("events moved by rows: " INT64_FORMAT, moved),
+			 errdetail_internal("%s", why),
+			 state == RF_FLIP_RIVAL_ELSEWHERE ?
+				 0 :
 				 errhint("rf_archive_run() moves the smaller part only.")));
 	return true;
 }
