@@ -58,7 +58,7 @@ SET search_path = public AS $$
 	SELECT 'the ledger tells of ' || told || ' moved events, ' || there || ' are there'
 	FROM (SELECT coalesce(sum(events), 0) FROM rf_archive_log WHERE action = 'batch') AS l(told),
 		(SELECT count(*) FROM events_all WHERE retention_class = 'cold') AS c(there)
-	WHERE told <> there AND NOT EXISTS (SELECT FROM rf_archive_log WHERE action IN ('reactivate', 'mark'))
+	WHERE told <> there AND NOT EXISTS (SELECT FROM rf_archive_log WHERE action IN ('reactivate', 'mark', 'flip', 'flip back'))
 $$;
 SQL
 
