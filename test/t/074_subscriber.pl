@@ -85,7 +85,7 @@ same('moved by rows', 1201);
 
 # A flip that takes a late event along, changes that come after it, and then the flip on the subscriber; until then it waits for the month.
 ask("SELECT rf_append(md5('8')::uuid, 'waits', '{}', created_at => '2024-02-09 00:00+00', allow_archived => true)");
-is(ask('SELECT count(*) FROM events_archive_default WHERE bucket_month = \'2024-02-01\''), '1', 'a late event waits');
+is(ask('SELECT count(*) FROM events_archive_default WHERE event_type = \'waits\''), '1', 'a late event waits');
 ask("SELECT rf_flip_partition('2024-02-01', 'cold')");
 $publisher->wait_for_catchup('store');
 value($subscriber, 'postgres', "SELECT rf_flip_partition('2024-02-01', 'cold')");
