@@ -11,7 +11,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
-  new_store load_events checksum violations broken_indexes
+  new_store prepare_store load_events checksum violations broken_indexes
   hold_point step_point release_point wait_at_point
   start_appenders acknowledged stop_appenders check_acknowledged
   start_psql finish_psql backend_pid wait_until restart_until_up);
@@ -71,10 +71,18 @@ sub new_store
 	$node->init;
 	$node->append_conf('postgresql.conf', join("\n", "timezone = 'UTC'", @configuration));
 	$node->start;
+	prepare_store($node);
+	return $node;
+}
+
+# prepare_store(node): the extension, its store in public of postgres, and what tests need beside it.
+sub prepare_store
+{
+	my ($node) = @_;
+
 	$node->safe_psql('postgres', 'CREATE EXTENSION rillflow');
 	$node->safe_psql('postgres', 'CREATE EXTENSION amcheck');
 	$node->safe_psql('postgres', $checks);
-	return $node;
 }
 
 # load_events(node, streams, events a stream): old events of January to April 2024, by raw INSERT, with all kinds
