@@ -987,6 +987,8 @@ try_conversion(void *arg)
 	RfScope		scope;
 
 	conversion->store = rf_store_in(conversion->namespace_id, false);
+	conversion->months = 0;
+	conversion->events = 0;
 	rf_query_begin(&scope, conversion->store->owner,
 				   SECURITY_RESTRICTED_OPERATION);
 	rf_query_be_quiet();
