@@ -40,8 +40,7 @@
 #define PLACE_HOT (-2)
 
 /* CHECKs that hold for what is put into the leaf of its month. */
-static const char *const own_checks[] = {"rf_bucket_month_tie",
-										 "rf_bucket_month_bounds",
+static const char *const own_checks[] = {"rf_bucket_month_tie", RF_MONTH_CHECK,
 										 "rf_created_at_bounds",
 										 "rf_created_at_finite"};
 

@@ -505,7 +505,7 @@ create_table(const char *name, const char *qualified, Oid model,
 		" INCLUDING STORAGE,"
 		" CONSTRAINT %I PRIMARY KEY (global_seq)%s,"
 		" CONSTRAINT %I UNIQUE (stream_id, stream_seq)%s,"
-		" CONSTRAINT rf_bucket_month_bounds CHECK"
+		" CONSTRAINT " RF_MONTH_CHECK " CHECK"
 		" (bucket_month >= DATE %L AND bucket_month < DATE %L),"
 		" CONSTRAINT rf_created_at_bounds CHECK"
 		" (created_at >= TIMESTAMPTZ %L AND created_at < TIMESTAMPTZ %L))%s",

@@ -14,6 +14,9 @@
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
+/* the CHECK of a month that equals its bounds */
+#define RF_MONTH_CHECK "rf_bucket_month_bounds"
+
 /* A leaf: the days it holds, upper excluded. */
 typedef struct RfPartition
 {

@@ -63,7 +63,7 @@ for my $how ('kill -9', 'immediate stop')
 		release_point($holder);
 		if ($how eq 'kill -9')
 		{
-			wait_until('the server is up again', sub { return ($node->psql('postgres', 'SELECT 1'))[0] == 0; });
+			wait_until_up($node);
 		}
 		else
 		{
