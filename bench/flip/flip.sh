@@ -60,6 +60,8 @@ bench_flip() {
   make_template two_months
   report '1,000,000 events, against 10,000' ms '<= 2.00' \
     "$(in_pairs "$RF_BENCH_PAIRS" 'flip large.sql' 'flip small.sql')"
+  report 'back to hot: 1,000,000 events, against 10,000' ms '<= 2.00' \
+    "$(in_pairs "$RF_BENCH_PAIRS" 'flip large_back.sql' 'flip small_back.sql')"
   report '1,000,000 events, against rows' ms '<= 0.001' "$(in_pairs 3 'flip large.sql' 'on_plain flip rows.sql')"
   note "A flip of 1,000,000 events writes $(logged) bytes to the log."
   note 'Rows: WITH ... DELETE ... RETURNING feeding an INSERT, one statement, plain leaves.'
