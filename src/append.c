@@ -34,6 +34,7 @@
 #include "utils/rls.h"
 #include "utils/timestamp.h"
 
+#include "direct.h"
 #include "frame.h"
 #include "key.h"
 #include "partition.h"
@@ -74,6 +75,15 @@ typedef struct Request
 	int32	   expected_seq; /* -1: any */
 	bool	   allow_archived;
 } Request;
+
+static const RfColumn event_columns[EVENT_COLUMNS] =
+	{{"global_seq", INT8OID},	 {"stream_id", UUIDOID},
+	 {"stream_seq", INT4OID},	 {"event_type", TEXTOID},
+	 {"body", JSONBOID},		 {"headers", JSONBOID},
+	 {"causation_id", UUIDOID},	 {"correlation_id", UUIDOID},
+	 {"event_version", INT4OID}, {"user_id", TEXTOID},
+	 {"is_tombstone", BOOLOID},	 {"created_at", TIMESTAMPTZOID},
+	 {"bucket_month", DATEOID}};
 
 #define EVENT_NAMES                                                      \
 	"stream_id, stream_seq, event_type, body, headers, causation_id,"    \
@@ -368,16 +378,30 @@ write_event(RfStore *store, const Writer *writer, Event *event)
 		event->values[COL_GLOBAL_SEQ] = Int64GetDatum(row.global_seq);
 }
 
+/* The same for a row that the executor has to write, or may. */
+static void
+write_event_in_scope(RfStore *store, const Writer *writer, Event *event)
+{
+	RfScope scope;
+
+	rf_query_begin(&scope, writer->as_user, 0);
+	write_event(store, writer, event);
+	rf_query_end(&scope);
+}
+
 static void
 write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 {
-	RfScope scope;
-	Writer	writer;
+	RfDirect direct;
+	Writer	 writer;
+	bool	 directly;
 
 	if (to_cold)
 		store = rf_store_lock_cold(store);
 	choose_writer(store, to_cold, &writer);
-	rf_query_begin(&scope, writer.as_user, 0);
+	directly = !to_cold && !writer.by_default && rf_frame_none_open();
+	if (directly)
+		rf_direct_begin(&direct, store, event_columns, EVENT_COLUMNS);
 	for (int i = 0; i < request->count; i++)
 	{
 		Event *event = &request->events[i];
@@ -390,11 +414,16 @@ write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 		if (!writer.by_default)
 			event->values[COL_GLOBAL_SEQ] = Int64GetDatum(
 				nextval_internal(store->sequence, false));
-		write_event(store, &writer, event);
+		if (!directly ||
+			!rf_direct_insert(&direct,
+							  DatumGetDateADT(event->values[COL_BUCKET_MONTH]),
+							  event->values, event->nulls))
+			write_event_in_scope(store, &writer, event);
 		event->key.stream_seq = head;
 		event->key.global_seq = DatumGetInt64(event->values[COL_GLOBAL_SEQ]);
 	}
-	rf_query_end(&scope);
+	if (directly)
+		rf_direct_end(&direct);
 }
 
 static void

@@ -19,6 +19,7 @@
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
+#include "pgstat.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
@@ -113,6 +114,19 @@ rf_compat_insert_index_entries(ResultRelInfo *result, TupleTableSlot *slot,
 #else
 	(void) ExecInsertIndexTuples(result, slot, estate, update, false, NULL,
 								 NIL);
+#endif
+}
+
+/* Rows that the statistics know of, 0 where there are none. */
+static inline int64
+rf_compat_live_tuples(const PgStat_StatTabEntry *stats)
+{
+	if (stats == NULL)
+		return 0;
+#if PG_VERSION_NUM >= 160000
+	return stats->live_tuples;
+#else
+	return stats->n_live_tuples;
 #endif
 }
 

@@ -35,13 +35,17 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/heapam.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/heap.h"
 #include "catalog/index.h"
 #include "catalog/partition.h"
+#include "catalog/pg_attrdef.h"
+#include "catalog/pg_depend.h"
 #include "catalog/pg_type.h"
 #include "commands/tablespace.h"
 #include "fmgr.h"
@@ -55,9 +59,11 @@
 #include "tcop/tcopprot.h"
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -199,6 +205,41 @@ holds_rows(Oid relid)
 	return found;
 }
 
+/* Does anything but its own default hold on to a column? */
+static bool
+has_dependents(Oid leaf, const char *name)
+{
+	AttrNumber	column = get_attnum(leaf, name);
+	Relation	depend;
+	ScanKeyData keys[3];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		result = false;
+
+	if (column == InvalidAttrNumber)
+		return false;
+	depend = table_open(DependRelationId, AccessShareLock);
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(RelationRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(leaf));
+	ScanKeyInit(&keys[2], Anum_pg_depend_refobjsubid, BTEqualStrategyNumber,
+				F_INT4EQ, Int32GetDatum(column));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 3,
+							  keys);
+	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend found = (Form_pg_depend) GETSTRUCT(tuple);
+
+		result = found->classid != AttrDefaultRelationId ||
+				 GetAttrDefaultColumnAddress(found->objid).objectSubId !=
+					 column;
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+	return result;
+}
+
 /* A view, say, that would have to go with a column. */
 static char *
 describe_dependent(Oid leaf)
@@ -209,6 +250,10 @@ describe_dependent(Oid leaf)
 	RfScope		  scope;
 	MemoryContext context = CurrentMemoryContext;
 
+	if (!has_dependents(leaf, "retention_class") &&
+		!has_dependents(leaf, "migrated_at") &&
+		!has_dependents(leaf, "migrated_by"))
+		return NULL;
 	values[0] = ObjectIdGetDatum(leaf);
 	rf_query_begin(&scope, InvalidOid, 0);
 	if (rf_query_once(find_dependent, 1, types, values, NULL) > 0)
@@ -426,8 +471,19 @@ take_late_events(Flip *flip)
  * Making it fit
  */
 
+static bool
+has_indexes(Oid relid)
+{
+	Relation rel = table_open(relid, AccessShareLock);
+	bool	 result = RelationGetIndexList(rel) != NIL;
+
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
 /*
  * ATTACH would make the indexes that its parent has under its exclusive locks.
+ * Ours stand on the leaves only.
  */
 static void
 make_indexes(const Flip *flip)
@@ -438,6 +494,8 @@ make_indexes(const Flip *flip)
 	char **unique;
 	char **rest;
 
+	if (!has_indexes(flip->to))
+		return;
 	values[0] = ObjectIdGetDatum(flip->to);
 	values[1] = ObjectIdGetDatum(flip->leaf);
 	rows = rf_query_once(find_missing_indexes, 2, types, values, NULL);
@@ -480,6 +538,29 @@ add_proof(Oid leaf, const char *condition)
 	CommandCounterIncrement();
 }
 
+/*
+ * Does a CHECK of the leaf's own prove all that ATTACH wants to know?  It does
+ * where the class is no partition key.  One of our name that says less makes
+ * ATTACH read the rows, which is slow and right.
+ */
+static bool
+is_proven(const Flip *flip)
+{
+	Relation	 rel;
+	TupleConstr *constr;
+	bool		 result = false;
+
+	if (!is_audited(flip->store, flip->to))
+		return false;
+	rel = table_open(flip->leaf, AccessShareLock);
+	constr = RelationGetDescr(rel)->constr;
+	for (int i = 0; constr != NULL && i < constr->num_check; i++)
+		result |= constr->check[i].ccvalid &&
+				  strcmp(constr->check[i].ccname, RF_MONTH_CHECK) == 0;
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
 static void
 prove_bounds(const Flip *flip)
 {
@@ -493,31 +574,49 @@ prove_bounds(const Flip *flip)
 				  class_of(flip->store, flip->to)));
 }
 
+/* The statements that grant again what is granted on the column. */
+static char **
+take_column_grants(Oid leaf, uint64 *count)
+{
+	Oid		  types[1] = {OIDOID};
+	Datum	  values[1];
+	bool	  isnull;
+	char	**grants;
+	HeapTuple column = SearchSysCacheAttName(leaf, "retention_class");
+
+	*count = 0;
+	if (!HeapTupleIsValid(column))
+		return NULL;
+	(void) SysCacheGetAttr(ATTNAME, column, Anum_pg_attribute_attacl, &isnull);
+	ReleaseSysCache(column);
+	if (isnull)
+		return NULL;
+	values[0] = ObjectIdGetDatum(leaf);
+	*count = rf_query_once(find_column_grants, 1, types, values, NULL);
+	grants = palloc(sizeof(char *) * *count);
+	for (uint64 i = 0; i < *count; i++)
+		grants[i] = TextDatumGetCString(rf_query_must(i, 1));
+	return grants;
+}
+
 /*
  * Drop the columns that tell of the tier, and add those of the other one.  A
  * default that is the same for all rows is kept in the catalog, and no row is
  * written; the server refuses that where other tables have columns of the
- * leaf's row type.
+ * leaf's row type.  The audit columns have no default afterwards: one that is
+ * set to NULL is dropped.
  */
 static void
 change_columns(void *arg)
 {
 	const Flip *flip = arg;
-	const char *leaf = rf_store_relation_name(flip->leaf);
-	Oid			types[1] = {OIDOID};
-	Datum		values[1];
-	uint64		rows;
-	char	  **grants;
+	uint64		ngrants;
+	char	  **grants = take_column_grants(flip->leaf, &ngrants);
 
-	values[0] = ObjectIdGetDatum(flip->leaf);
-	rows = rf_query_once(find_column_grants, 1, types, values, NULL);
-	grants = palloc(sizeof(char *) * rows);
-	for (uint64 i = 0; i < rows; i++)
-		grants[i] = TextDatumGetCString(rf_query_must(i, 1));
 	rf_query_ddl(
 		"ALTER TABLE %s DROP COLUMN retention_class%s,"
 		" ADD COLUMN retention_class text COLLATE \"C\" NOT NULL DEFAULT %L%s",
-		leaf,
+		rf_store_relation_name(flip->leaf),
 		is_audited(flip->store, flip->from) ?
 			", DROP COLUMN migrated_at, DROP COLUMN migrated_by" :
 			"",
@@ -525,14 +624,12 @@ change_columns(void *arg)
 		is_audited(flip->store, flip->to) ?
 			rf_query_format(", ADD COLUMN migrated_at timestamptz"
 							" DEFAULT now(), ADD COLUMN migrated_by text"
-							" DEFAULT %L",
+							" DEFAULT %L,"
+							" ALTER COLUMN migrated_at SET DEFAULT NULL,"
+							" ALTER COLUMN migrated_by SET DEFAULT NULL",
 							flip->flipper) :
 			"");
-	if (is_audited(flip->store, flip->to))
-		rf_query_ddl("ALTER TABLE %s ALTER COLUMN migrated_at DROP DEFAULT,"
-					 " ALTER COLUMN migrated_by DROP DEFAULT",
-					 leaf);
-	for (uint64 i = 0; i < rows; i++)
+	for (uint64 i = 0; i < ngrants; i++)
 		rf_query_ddl("%s", grants[i]);
 }
 
@@ -672,34 +769,44 @@ require_success(void (*part)(void *flip), Flip *flip, int sqlstate,
 static void
 change_parents(Flip *flip)
 {
+	bool proven = is_proven(flip);
+
 	rf_query_ddl("ALTER TABLE %s DETACH PARTITION %s",
 				 rf_store_relation_name(flip->from),
 				 rf_store_relation_name(flip->leaf));
 	RF_WAIT_POINT("flip_detached");
 	require_success(change_columns, flip, ERRCODE_FEATURE_NOT_SUPPORTED, NULL);
-	prove_bounds(flip);
+	if (!proven)
+		prove_bounds(flip);
 	change_names(flip);
 	RF_WAIT_POINT("flip_before_attach");
 	require_success(attach_leaf, flip, ERRCODE_DATATYPE_MISMATCH,
 					"Give \"%s\" and \"%s\" the same columns and constraints.");
-	rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " PROOF,
-				 rf_store_relation_name(flip->leaf));
+	if (!proven)
+		rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " PROOF,
+					 rf_store_relation_name(flip->leaf));
+}
+
+/* How many events the server believes to be in a leaf. */
+static int64
+estimate_events(Oid relid)
+{
+	Relation			 rel = table_open(relid, AccessShareLock);
+	PgStat_StatTabEntry *stats = pgstat_fetch_stat_tabentry(relid);
+	int64				 result = rf_compat_live_tuples(stats);
+
+	if (result <= 0)
+		result = (int64) Max(rel->rd_rel->reltuples, 0);
+	table_close(rel, AccessShareLock);
+	return result;
 }
 
 static void
 log_flip(const Flip *flip, const char *action, TimestampTz started_at)
 {
 	RfLedgerEntry entry = RF_LEDGER_ENTRY(action);
-	Oid			  types[1] = {OIDOID};
-	Datum		  values[1];
 
-	values[0] = ObjectIdGetDatum(flip->leaf);
-	rf_query_once("SELECT greatest(CASE WHEN pg_stat_get_live_tuples($1) > 0"
-				  " THEN pg_stat_get_live_tuples($1)"
-				  " ELSE reltuples::bigint END, 0) FROM pg_class"
-				  " WHERE oid = $1",
-				  1, types, values, NULL);
-	entry.events = DatumGetInt64(rf_query_must(0, 1));
+	entry.events = estimate_events(flip->leaf);
 	entry.estimated = true;
 	entry.bucket_month = flip->month;
 	entry.started_at = started_at;

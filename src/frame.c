@@ -712,6 +712,13 @@ rf_frame_flush(void)
 	}
 }
 
+/* Is there no statement open that counts the rows of a leaf? */
+bool
+rf_frame_none_open(void)
+{
+	return frames == NULL;
+}
+
 /*
  * Closing
  */

@@ -102,5 +102,6 @@ extern void		rf_frame_expect(RfExpectedRow *row);
 extern void		rf_frame_arrive(RfFrame *frame, const pg_uuid_t *id,
 								int32 stream_seq, int64 global_seq);
 extern void		rf_frame_flush(void);
+extern bool		rf_frame_none_open(void);
 
 #endif /* RF_FRAME_H */

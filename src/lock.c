@@ -20,6 +20,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -82,6 +83,17 @@ rf_lock_table(const RfLockLimit *limit, Oid relid, LOCKMODE mode)
 {
 	limit_wait(limit);
 	LockRelationOid(relid, mode);
+}
+
+/* Does anybody wait for a table that we have locked wholly? */
+bool
+rf_lock_is_wanted(Oid relid)
+{
+	Relation rel = table_open(relid, NoLock);
+	bool	 result = LockHasWaitersRelation(rel, AccessExclusiveLock);
+
+	table_close(rel, NoLock);
+	return result;
 }
 
 /*

@@ -37,6 +37,7 @@
 #include "utils/datetime.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/partcache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -232,6 +233,30 @@ rf_partition_of_month(Oid parent, DateADT month)
 	RfPartition *leaf = rf_partition_find(parent, month);
 
 	return leaf == NULL ? InvalidOid : leaf->relid;
+}
+
+/*
+ * The leaf that a row of that month goes to, the default included; InvalidOid
+ * if none.  It is looked up as the executor does it.
+ */
+Oid
+rf_partition_receiving(Relation parent, DateADT month)
+{
+	PartitionDesc	   desc = RelationGetPartitionDesc(parent, true);
+	PartitionKey	   key = RelationGetPartitionKey(parent);
+	PartitionBoundInfo bounds = desc->boundinfo;
+	Datum			   value = DateADTGetDatum(month);
+	bool			   is_equal;
+	int				   index;
+
+	if (bounds == NULL)
+		return InvalidOid;
+	index = partition_range_datum_bsearch(key->partsupfunc, key->partcollation,
+										  bounds, 1, &value, &is_equal);
+	index = bounds->indexes[index + 1];
+	if (index < 0)
+		index = bounds->default_index;
+	return index < 0 ? InvalidOid : desc->oids[index];
 }
 
 /* Does the leaf hold an event of the stream that the snapshot shows? */
@@ -482,7 +507,7 @@ create_table(const char *name, const char *qualified, Oid model,
 		" INCLUDING STORAGE,"
 		" CONSTRAINT %I PRIMARY KEY (global_seq)%s,"
 		" CONSTRAINT %I UNIQUE (stream_id, stream_seq)%s,"
-		" CONSTRAINT rf_bucket_month_bounds CHECK"
+		" CONSTRAINT " RF_MONTH_CHECK " CHECK"
 		" (bucket_month >= DATE %L AND bucket_month < DATE %L),"
 		" CONSTRAINT rf_created_at_bounds CHECK"
 		" (created_at >= TIMESTAMPTZ %L AND created_at < TIMESTAMPTZ %L))%s",

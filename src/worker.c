@@ -63,6 +63,13 @@
 /* How many streams are closed in one transaction when a move ends. */
 #define CLOSE_BATCH 1000
 
+/*
+ * After a flip that others waited for: so many times as long as it took, and
+ * no longer than that.
+ */
+#define YIELD_FACTOR 20
+#define LONGEST_YIELD_MS 1000
+
 typedef struct MoveLoop
 {
 	MemoryContext	  context; /* lives as long as the loop */
@@ -397,13 +404,38 @@ join_rival(MoveLoop *loop, const RfPartition *source)
 	}
 }
 
+/*
+ * Flip in a step of its own.  Who waited for it goes first: the next flip
+ * comes when they had the tables for longer than it did.
+ */
+static bool
+flip_and_yield(MoveLoop *loop, const RfPartition *source)
+{
+	TimestampTz started_at = GetCurrentTimestamp();
+	int			before = loop->flips;
+	bool		wanted;
+	bool		done;
+
+	begin_step(loop);
+	done = try_flip(loop, source);
+	wanted = loop->commits && loop->flips > before &&
+			 rf_lock_is_wanted(loop->store->events);
+	end_step(loop);
+	if (wanted)
+		rf_lock_pause(
+			Min(YIELD_FACTOR *
+					TimestampDifferenceMilliseconds(started_at,
+													GetCurrentTimestamp()),
+				LONGEST_YIELD_MS));
+	return done;
+}
+
 /* Flip the month of a leaf where that is how it goes; false: by rows. */
 static bool
 flip_leaf(MoveLoop *loop, const RfPartition *source)
 {
 	RfMethod method;
 	char	*reason;
-	bool	 done = false;
 
 	begin_step(loop);
 	method = rf_policy_method(loop->store, loop->spec, source, &reason);
@@ -412,10 +444,7 @@ flip_leaf(MoveLoop *loop, const RfPartition *source)
 		join_rival(loop, source);
 	if (method == RF_BY_ROWS || time_is_up(loop))
 		return false;
-	begin_step(loop);
-	done = try_flip(loop, source);
-	end_step(loop);
-	return done;
+	return flip_and_yield(loop, source);
 }
 
 /* Close one page of the streams that flips have emptied; false: the last. */

@@ -14,7 +14,7 @@ our @EXPORT = qw(
   new_store prepare_store load_events checksum violations broken_indexes
   hold_point step_point release_point wait_at_point
   start_appenders acknowledged stop_appenders check_acknowledged
-  start_psql finish_psql backend_pid wait_until restart_until_up);
+  start_psql finish_psql backend_pid wait_until wait_until_up restart_until_up);
 
 # What tests need beside the store: the invariants, as functions of a schema of their own.
 my $checks = <<'SQL';
@@ -308,6 +308,16 @@ sub check_acknowledged
 	is("@lost", '', "$name: each of them is there");
 	cmp_ok(scalar keys %there, '<=', @acknowledged + @$clients,
 		"$name: at most one more a client is there");
+}
+
+# wait_until_up(node): after a crash of a backend, until the server takes connections again. Not by psql: where that
+# has ended before it is given its input, the test would end too.
+sub wait_until_up
+{
+	my ($node) = @_;
+
+	wait_until('the server is up again',
+		sub { return system_log('pg_isready', '-q', '-h', $node->host, '-p', $node->port) == 0; });
 }
 
 # restart_until_up(node): starts it; again while processes of the last one still use its memory, or hold its lock.

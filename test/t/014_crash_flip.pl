@@ -60,7 +60,7 @@ sub die_at
 	release_point($holder);
 	if ($how eq 'kill -9')
 	{
-		wait_until('the server is up again', sub { return ($node->psql('postgres', 'SELECT 1'))[0] == 0; });
+		wait_until_up($node);
 	}
 	else
 	{

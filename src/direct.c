@@ -1,0 +1,305 @@
+/*-------------------------------------------------------------------------
+ *
+ * direct.c
+ *	  Events that go into hot leaves without the executor.
+ *
+ * An INSERT into events of one row spends most of its time on what surrounds
+ * the row: a plan, three levels of tables, our triggers, CHECKs that are
+ * parsed for each statement.  rf_append() knows all that these would find out:
+ * the number is given, the stream is locked, the leaf is that of the month.
+ * So it may put the row onto the heap and into the indexes by itself.
+ *
+ * It does so only where nobody could tell the difference.  Row security,
+ * rules, triggers, CHECKs, defaults and generated columns that are not ours,
+ * a missing right, a leaf that looks otherwise than we make them: each leaves
+ * the row to the statement (append.c), which also reports what is wrong.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+
+#include "compat.h"
+#include "direct.h"
+#include "partition.h"
+
+/* What a column of a leaf gets that the writer does not give. */
+#define PLACE_NULL (-1)
+#define PLACE_HOT (-2)
+
+/* CHECKs that hold for what is put into the leaf of its month. */
+static const char *const own_checks[] = {"rf_bucket_month_tie", RF_MONTH_CHECK,
+										 "rf_created_at_bounds",
+										 "rf_created_at_finite"};
+
+/* Triggers whose work is done, or not needed, when we write. */
+static const char *const own_triggers[] = {"rf_events_open", "rf_events_close",
+										   "rf_events_redirect_archived",
+										   "rf_events_append_only"};
+
+static bool
+is_among(const char *name, const char *const *names, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		if (strcmp(name, names[i]) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Would an INSERT fire our own triggers only?  Ours have to be there: a table
+ * that lacks them is not for us to write to.
+ */
+static bool
+has_own_triggers_only(Relation rel, int expected)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+	int			 found = 0;
+
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		Trigger *trigger = &triggers->triggers[i];
+
+		if (!TRIGGER_FOR_INSERT(trigger->tgtype) ||
+			trigger->tgenabled == TRIGGER_DISABLED)
+			continue;
+		if (!is_among(trigger->tgname, own_triggers, lengthof(own_triggers)))
+			return false;
+		found++;
+	}
+	return found == expected;
+}
+
+static bool
+has_own_checks_only(const TupleConstr *constr)
+{
+	for (int i = 0; constr != NULL && i < constr->num_check; i++)
+	{
+		if (!is_among(constr->check[i].ccname, own_checks,
+					  lengthof(own_checks)))
+			return false;
+	}
+	return true;
+}
+
+static int
+place_of(const RfDirect *direct, Form_pg_attribute att)
+{
+	for (int i = 0; i < direct->ncolumns; i++)
+	{
+		if (strcmp(NameStr(att->attname), direct->columns[i].name) == 0)
+			return i;
+	}
+	return PLACE_NULL;
+}
+
+/* Does a row need a default from events for a column that we do not give? */
+static bool
+has_own_defaults_only(const RfDirect *direct)
+{
+	TupleDesc tupdesc = RelationGetDescr(direct->events);
+
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+
+		if (!att->attisdropped && att->atthasdef &&
+			(att->attgenerated != '\0' ||
+			 (place_of(direct, att) == PLACE_NULL &&
+			  strcmp(NameStr(att->attname), "retention_class") != 0)))
+			return false;
+	}
+	return true;
+}
+
+static bool
+may_write(const RfDirect *direct)
+{
+	Oid events = RelationGetRelid(direct->events);
+
+	return direct->events->rd_rules == NULL &&
+		   pg_class_aclcheck(events, GetUserId(), ACL_INSERT) == ACLCHECK_OK &&
+		   check_enable_rls(events, InvalidOid, true) != RLS_ENABLED &&
+		   has_own_triggers_only(direct->events, 3) &&
+		   has_own_defaults_only(direct);
+}
+
+/* Begin to write; the values of the columns come in the order given here. */
+void
+rf_direct_begin(RfDirect *direct, RfStore *store, const RfColumn *columns,
+				int ncolumns)
+{
+	memset(direct, 0, sizeof(*direct));
+	direct->columns = columns;
+	direct->ncolumns = ncolumns;
+	direct->events = table_open(store->events, RowExclusiveLock);
+	direct->hot = table_open(store->events_hot, RowExclusiveLock);
+	direct->open = may_write(direct);
+}
+
+/*
+ * Leaves
+ */
+
+/* Find out where each column of the leaf comes from; false when one can't. */
+static bool
+map_columns(RfDirect *direct)
+{
+	TupleDesc tupdesc = RelationGetDescr(direct->leaf);
+	int		  given = 0;
+
+	direct->places = palloc(sizeof(int) * tupdesc->natts);
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+		int				  place = PLACE_NULL;
+
+		if (!att->attisdropped)
+		{
+			place = place_of(direct, att);
+			if (att->attgenerated != '\0')
+				return false;
+			if (strcmp(NameStr(att->attname), "retention_class") == 0 &&
+				att->atttypid == TEXTOID)
+				place = PLACE_HOT;
+			else if (place != PLACE_NULL)
+			{
+				if (att->atttypid != direct->columns[place].type ||
+					att->atttypmod != -1)
+					return false;
+				given++;
+			}
+		}
+		direct->places[i] = place;
+	}
+	return given == direct->ncolumns;
+}
+
+static bool
+leaf_suffices(RfDirect *direct)
+{
+	Relation leaf = direct->leaf;
+
+	return leaf->rd_rel->relkind == RELKIND_RELATION &&
+		   leaf->rd_rules == NULL && has_own_triggers_only(leaf, 2) &&
+		   has_own_checks_only(RelationGetDescr(leaf)->constr) &&
+		   map_columns(direct);
+}
+
+static void
+close_leaf(RfDirect *direct)
+{
+	if (direct->leaf == NULL)
+		return;
+	if (direct->result != NULL)
+	{
+		ExecCloseIndices(direct->result);
+		ExecDropSingleTupleTableSlot(direct->slot);
+		FreeExecutorState(direct->estate);
+		direct->result = NULL;
+	}
+	if (direct->places != NULL)
+		pfree(direct->places);
+	direct->places = NULL;
+	table_close(direct->leaf, NoLock);
+	direct->leaf = NULL;
+}
+
+/* Open the leaf of a month; false when its rows are for the executor. */
+static bool
+open_leaf(RfDirect *direct, DateADT month)
+{
+	Oid relid = rf_partition_receiving(direct->hot, month);
+
+	if (direct->leaf != NULL && RelationGetRelid(direct->leaf) == relid)
+		return true;
+	close_leaf(direct);
+	if (!OidIsValid(relid))
+		return false;
+	direct->leaf = table_open(relid, RowExclusiveLock);
+	if (!leaf_suffices(direct))
+	{
+		close_leaf(direct);
+		return false;
+	}
+	direct->slot = table_slot_create(direct->leaf, NULL);
+	direct->estate = CreateExecutorState();
+	direct->result = makeNode(ResultRelInfo);
+	InitResultRelInfo(direct->result, direct->leaf, 0, NULL, 0);
+	ExecOpenIndices(direct->result, false);
+	return true;
+}
+
+/*
+ * Rows
+ */
+
+/* Fill in the row; false when a column that must have a value has none. */
+static bool
+fill_row(RfDirect *direct, const Datum *values, const bool *nulls)
+{
+	TupleDesc		tupdesc = RelationGetDescr(direct->leaf);
+	TupleTableSlot *slot = direct->slot;
+
+	ExecClearTuple(slot);
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+		int				  place = direct->places[i];
+
+		slot->tts_isnull[i] = place == PLACE_NULL ||
+							  (place >= 0 && nulls[place]);
+		if (slot->tts_isnull[i] && att->attnotnull && !att->attisdropped)
+			return false;
+		if (place == PLACE_HOT)
+			slot->tts_values[i] = CStringGetTextDatum("hot");
+		else
+			slot->tts_values[i] = place >= 0 ? values[place] : (Datum) 0;
+	}
+	ExecStoreVirtualTuple(slot);
+	slot->tts_tableOid = RelationGetRelid(direct->leaf);
+	return true;
+}
+
+/*
+ * Write a row into the leaf of its month.  False when nothing was written,
+ * because that takes the executor.
+ */
+bool
+rf_direct_insert(RfDirect *direct, DateADT month, const Datum *values,
+				 const bool *nulls)
+{
+	if (!direct->open || !open_leaf(direct, month) ||
+		!fill_row(direct, values, nulls))
+		return false;
+	table_tuple_insert(direct->leaf, direct->slot, GetCurrentCommandId(true), 0,
+					   NULL);
+	if (direct->result->ri_NumIndices > 0)
+		rf_compat_insert_index_entries(direct->result, direct->slot,
+									   direct->estate, false, TU_None);
+	ResetPerTupleExprContext(direct->estate);
+	CommandCounterIncrement();
+	return true;
+}
+
+void
+rf_direct_end(RfDirect *direct)
+{
+	close_leaf(direct);
+	table_close(direct->hot, NoLock);
+	table_close(direct->events, NoLock);
+}
