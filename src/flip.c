@@ -946,7 +946,21 @@ report_conversion(const Conversion *conversion, const char *what)
 	pfree(message);
 }
 
-/* All that takes long, before the locks: refuse what does not fit. */
+/*
+ * A month that can neither flip nor go by rows stays where it is if it has no
+ * events.
+ */
+static void
+require_no_events(const Flip *flip, RfFlipState state, const char *why)
+{
+	if (rf_partition_is_seen(flip->leaf))
+		refuse(flip, state, why);
+}
+
+/*
+ * All that takes long, before the locks; and what does not fit is refused
+ * before anybody has waited.
+ */
 static void
 prepare_conversion(Conversion *conversion)
 {
@@ -959,14 +973,20 @@ prepare_conversion(Conversion *conversion)
 	{
 		RfPartition *leaf = lfirst(cell);
 		Flip		 flip = flip_of(conversion, leaf);
+		RfFlipState	 state;
 		char		*why;
 
-		if (leaf->is_default || rf_flip_state(flip.store, flip.from, flip.to,
-											  leaf, &why) != RF_FLIP_READY)
+		if (leaf->is_default)
 			continue;
 		report_conversion(conversion, "looking");
-		require_fit(&flip);
-		make_indexes(&flip);
+		state = rf_flip_state(flip.store, flip.from, flip.to, leaf, &why);
+		if (state == RF_FLIP_READY)
+		{
+			require_fit(&flip);
+			make_indexes(&flip);
+		}
+		else if (!goes_by_rows(state))
+			require_no_events(&flip, state, why);
 		conversion->months++;
 	}
 }
@@ -1005,7 +1025,7 @@ convert_rows(Conversion *conversion, const RfPartition *leaf, Oid target)
 
 /*
  * A month of the tier flips, or goes by rows where the other tier has events of
- * it.  One that cannot flip stays where it is if it has no events.
+ * it.
  */
 static void
 convert_month(Conversion *conversion, const RfPartition *leaf)
@@ -1029,8 +1049,8 @@ convert_month(Conversion *conversion, const RfPartition *leaf)
 		rf_store_forget_plans(flip.store, flip.leaf);
 		conversion->months++;
 	}
-	else if (rf_partition_is_seen(leaf->relid))
-		refuse(&flip, state, why);
+	else
+		require_no_events(&flip, state, why);
 }
 
 /*
