@@ -142,6 +142,7 @@ typedef struct Merge
 #define MAX_TIERS 3
 
 static HTAB *tiers = NULL;
+static bool	 tiers_changed = false; /* is any of them not valid? */
 
 /*
  * Knowledge of leaves
@@ -171,6 +172,7 @@ relation_changed(Datum arg, Oid relid)
 	{
 		if (!OidIsValid(relid) || relid == tier->parent)
 			tier->valid = false;
+		tiers_changed |= !tier->valid;
 		for (int i = 0; i < tier->nleaves; i++)
 			leaf_changed(&tier->leaves[i], OidIsValid(relid) ?
 											   relid :
@@ -191,8 +193,9 @@ free_invalid_tiers(void)
 	HASH_SEQ_STATUS status;
 	Tier		   *tier;
 
-	if (tiers == NULL)
+	if (!tiers_changed)
 		return;
+	tiers_changed = false;
 	hash_seq_init(&status, tiers);
 	while ((tier = hash_seq_search(&status)) != NULL)
 	{
@@ -331,6 +334,7 @@ get_tier(Oid parent)
 		tier->fits = false; /* as long as it is not filled */
 		tier->nleaves = 0;
 		tier->context = NULL;
+		tiers_changed = true;
 		tier->context = AllocSetContextCreate(CacheMemoryContext,
 											  "Rillflow tier",
 											  ALLOCSET_SMALL_SIZES);

@@ -1,5 +1,6 @@
--- The events of standard input, spread evenly over so many hot months that are over, in order of their times; and the
--- same rows in one flat table of the same columns and indexes.
+-- The events of standard input, spread evenly over so many hot months that are over, in the order of their times; and
+-- the same rows in one flat table of the same columns and indexes. Streams are numbered: first come those that have
+-- events in two months which lie more than a year apart, then those of two months nearer to each other.
 
 CREATE EXTENSION rillflow;
 
@@ -7,43 +8,33 @@ CREATE TABLE input (at bigint, repository text, path text, kind text, hash text)
 
 \copy input FROM pstdin
 
-CREATE TABLE staged AS
-SELECT md5(repository || '/' || path)::uuid AS stream_id,
-	row_number() OVER (PARTITION BY repository, path ORDER BY at, hash)::integer AS stream_seq,
-	jsonb_build_object('repository', repository, 'path', path, 'commit', hash) AS body,
-	CASE kind WHEN 'A' THEN 'added' WHEN 'D' THEN 'deleted' ELSE 'modified' END AS event_type,
-	'2010-01-15 00:00+00'::timestamptz + interval '1 month'
-		* ((row_number() OVER (ORDER BY at, repository, path, hash) - 1) * :months / count(*) OVER ()) AS created_at,
-	row_number() OVER (ORDER BY at, repository, path, hash) AS n
-FROM input;
+CREATE TABLE numbered AS
+SELECT i.*, date '2005-01-01' + interval '1 month' * ((n - 1) * :months / count(*) OVER ()) AS month
+FROM (SELECT *, row_number() OVER (ORDER BY at, repository, path, hash) AS n FROM input) AS i;
 
-DROP TABLE input;
+CREATE TABLE files AS
+SELECT repository, path, months, row_number() OVER (ORDER BY months <> 2, span < interval '1 year', repository, path) AS file,
+	count(*) FILTER (WHERE months = 2 AND span > interval '1 year') OVER () AS apart,
+	count(*) FILTER (WHERE months = 2) OVER () AS two
+FROM (SELECT repository, path, count(DISTINCT month) AS months, max(month) - min(month) AS span
+	FROM numbered GROUP BY 1, 2) AS f;
 
-SELECT rf_create_partition('hot', month)
-FROM (SELECT DISTINCT date_trunc('month', created_at)::date AS month FROM staged ORDER BY 1) AS m;
+SELECT rf_create_partition('hot', month::date) FROM (SELECT DISTINCT month FROM numbered ORDER BY 1) AS m;
 
 INSERT INTO events (stream_id, stream_seq, event_type, body, created_at, bucket_month)
-SELECT stream_id, stream_seq, event_type, body, created_at, date_trunc('month', created_at)::date
-FROM staged ORDER BY n;
+SELECT md5(file::text)::uuid, row_number() OVER (PARTITION BY file ORDER BY n),
+	CASE kind WHEN 'A' THEN 'added' WHEN 'D' THEN 'deleted' ELSE 'modified' END,
+	jsonb_build_object('repository', repository, 'path', path, 'commit', hash),
+	month AT TIME ZONE 'UTC' + interval '15 days', month
+FROM numbered JOIN files USING (repository, path) ORDER BY n;
 
-DROP TABLE staged;
+CREATE TABLE streams_of_two_months AS SELECT DISTINCT apart, two FROM files;
+
+DROP TABLE input, numbered, files;
 
 CREATE SCHEMA plain;
-CREATE TABLE plain.events (LIKE events_hot_default INCLUDING ALL);
-INSERT INTO plain.events SELECT e.* FROM events_hot_default AS e;
-DO $$
-BEGIN
-	EXECUTE (SELECT 'INSERT INTO plain.events (' || c || ') SELECT ' || c || ' FROM public.events ORDER BY global_seq'
-		FROM (SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS c FROM pg_attribute
-			WHERE attrelid = 'plain.events'::regclass AND attnum > 0 AND NOT attisdropped) AS columns);
-END $$;
-
--- Streams of two months each, numbered: any two, and two that lie far apart.
-CREATE TABLE two_months AS
-SELECT row_number() OVER (PARTITION BY apart ORDER BY stream_id) AS n, apart, stream_id
-FROM (
-	SELECT stream_id, max(bucket_month) - min(bucket_month) > 365 AS apart
-	FROM events GROUP BY stream_id HAVING count(DISTINCT bucket_month) = 2) AS s;
-CREATE UNIQUE INDEX ON two_months (apart, n) INCLUDE (stream_id);
+CREATE TABLE plain.events (LIKE events INCLUDING ALL);
+ALTER TABLE plain.events ADD PRIMARY KEY (global_seq), ADD UNIQUE (stream_id, stream_seq);
+INSERT INTO plain.events SELECT * FROM events ORDER BY global_seq;
 
 VACUUM ANALYZE;
