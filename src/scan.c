@@ -144,6 +144,9 @@ typedef struct Merge
 static HTAB *tiers = NULL;
 static bool	 tiers_changed = false; /* is any of them not valid? */
 
+/* raised by each invalidation: what is being read may be out of date */
+static uint64 invalidations = 0;
+
 /*
  * Knowledge of leaves
  */
@@ -165,6 +168,7 @@ relation_changed(Datum arg, Oid relid)
 	HASH_SEQ_STATUS status;
 	Tier		   *tier;
 
+	invalidations++;
 	if (tiers == NULL)
 		return;
 	hash_seq_init(&status, tiers);
@@ -268,19 +272,17 @@ describe_leaf(Leaf *leaf, Relation rel)
 		   index_fits(leaf->stream_index, UUIDOID, INT4OID);
 }
 
-/*
- * Look at the leaf, which is open.  An invalidation that comes in meanwhile
- * makes it unknown again.
- */
+/* Look at the leaf, which is open, unless it is known. */
 static bool
 know_leaf(Leaf *leaf, Relation rel)
 {
 	if (!leaf->known)
 	{
-		leaf->known = true;
-		leaf->fits = false;
+		uint64 seen = invalidations;
+
 		rf_seek_forget(&leaf->seek);
 		leaf->fits = describe_leaf(leaf, rel);
+		leaf->known = seen == invalidations;
 	}
 	return leaf->fits;
 }
