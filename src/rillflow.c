@@ -15,6 +15,7 @@
 #include "compat.h"
 #include "frame.h"
 #include "guc.h"
+#include "scan.h"
 #include "store.h"
 
 PG_MODULE_MAGIC;
@@ -25,4 +26,5 @@ _PG_init(void)
 	rf_guc_define();
 	rf_store_init();
 	rf_frame_init();
+	rf_scan_init();
 }

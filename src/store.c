@@ -1058,9 +1058,9 @@ rf_store_forget_plans(RfStore *store, Oid source)
 	}
 }
 
-/* The leaf's unique index on one column, or on two; InvalidOid: none. */
-static Oid
-find_unique_index(Relation rel, AttrNumber first, AttrNumber second)
+/* A leaf's unique index on one column, or on two; InvalidOid: none. */
+Oid
+rf_store_unique_index(Relation rel, AttrNumber first, AttrNumber second)
 {
 	List	 *indexes = RelationGetIndexList(rel);
 	int		  nkeys = second == InvalidAttrNumber ? 1 : 2;
@@ -1093,7 +1093,7 @@ static Oid
 must_find_stream_index(Relation rel, AttrNumber stream_id,
 					   AttrNumber stream_seq)
 {
-	Oid result = find_unique_index(rel, stream_id, stream_seq);
+	Oid result = rf_store_unique_index(rel, stream_id, stream_seq);
 
 	if (!OidIsValid(result))
 		ereport(
@@ -1140,8 +1140,8 @@ read_leaf(Oid relid, RfLeaf *leaf)
 								leaf->retention_class));
 	leaf->stream_index = must_find_stream_index(rel, leaf->stream_id,
 												leaf->stream_seq);
-	leaf->global_index = find_unique_index(rel, leaf->global_seq,
-										   InvalidAttrNumber);
+	leaf->global_index = rf_store_unique_index(rel, leaf->global_seq,
+											   InvalidAttrNumber);
 	table_close(rel, AccessShareLock);
 }
 

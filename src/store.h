@@ -124,6 +124,8 @@ extern void		rf_store_forget_plans(RfStore *store, Oid source);
 
 /* leaves */
 extern void rf_store_leaf(Oid relid, RfLeaf *result);
+extern Oid	rf_store_unique_index(Relation rel, AttrNumber first,
+								  AttrNumber second);
 
 /* our own writers */
 extern void rf_store_expect_write(Oid relid);
