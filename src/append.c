@@ -168,6 +168,7 @@ static void
 complete_event(Event *event, const pg_uuid_t *stream_id, int number)
 {
 	TimestampTz created_at = DatumGetTimestampTz(event->values[COL_CREATED_AT]);
+	DateADT		month = rf_partition_month_of(created_at);
 	Jsonb	   *headers;
 
 	if (event->nulls[COL_EVENT_TYPE] ||
@@ -181,10 +182,13 @@ complete_event(Event *event, const pg_uuid_t *stream_id, int number)
 	if (TIMESTAMP_NOT_FINITE(created_at))
 		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 						errmsg("created_at of an event must be finite")));
+	if (!IS_VALID_TIMESTAMP(rf_partition_start(month)))
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("timestamp out of range"),
+						errdetail("The month of the event begins before.")));
 	event->values[COL_STREAM_ID] = UUIDPGetDatum(stream_id);
 	event->nulls[COL_STREAM_ID] = false;
-	event->values[COL_BUCKET_MONTH] = DateADTGetDatum(
-		rf_partition_month_of(created_at));
+	event->values[COL_BUCKET_MONTH] = DateADTGetDatum(month);
 	event->nulls[COL_BUCKET_MONTH] = false;
 	event->key.key = rf_key_of_headers(event->values[COL_HEADERS]);
 	event->key.stream_id = *stream_id;
@@ -466,6 +470,8 @@ append_events(RfStore *store, Request *request)
 	bool  to_cold;
 
 	check_keys_differ(request);
+	if (request->allow_archived) /* its backend says where the events go */
+		store = rf_store_lock_backend(store);
 	fresh = find_repeats(store, request);
 	if (fresh == 0)
 		return;

@@ -219,6 +219,21 @@ close_leaf(RfDirect *direct)
 	direct->leaf = NULL;
 }
 
+/*
+ * Open a leaf, unless it is no longer that of the month when we have the lock:
+ * its partition can have been made while we waited for the default.
+ */
+static Relation
+lock_leaf(RfDirect *direct, Oid relid, DateADT month)
+{
+	Relation leaf = table_open(relid, RowExclusiveLock);
+
+	if (rf_partition_receiving(direct->hot, month) == relid)
+		return leaf;
+	table_close(leaf, NoLock);
+	return NULL;
+}
+
 /* Open the leaf of a month; false when its rows are for the executor. */
 static bool
 open_leaf(RfDirect *direct, DateADT month)
@@ -230,7 +245,9 @@ open_leaf(RfDirect *direct, DateADT month)
 	close_leaf(direct);
 	if (!OidIsValid(relid))
 		return false;
-	direct->leaf = table_open(relid, RowExclusiveLock);
+	direct->leaf = lock_leaf(direct, relid, month);
+	if (direct->leaf == NULL)
+		return false;
 	if (!leaf_suffices(direct))
 	{
 		close_leaf(direct);

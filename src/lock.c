@@ -27,6 +27,7 @@
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/fmgrprotos.h"
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -95,7 +96,10 @@ rf_lock_is_wanted(Oid relid)
 	return result;
 }
 
-/* Keep those apart who make, drop or flip months of one store. */
+/*
+ * Keep those apart who make, drop or flip months of one store.  What the last
+ * of them has done is seen from here on.
+ */
 void
 rf_lock_makers(const RfLockLimit *limit, Oid namespace_id)
 {
@@ -103,6 +107,7 @@ rf_lock_makers(const RfLockLimit *limit, Oid namespace_id)
 	DirectFunctionCall2(pg_advisory_xact_lock_int4,
 						Int32GetDatum(MAKERS_LOCK_CLASS),
 						Int32GetDatum((int32) namespace_id));
+	AcceptInvalidationMessages();
 }
 
 /*

@@ -458,6 +458,8 @@ rf_partition_date_text(DateADT date)
 {
 	int year, month, day;
 
+	if (DATE_NOT_FINITE(date))
+		return pstrdup(DATE_IS_NOBEGIN(date) ? "-infinity" : "infinity");
 	split_month(date, &year, &month, &day);
 	return psprintf("%04d-%02d-%02d", year, month, day);
 }
@@ -567,13 +569,11 @@ has_waiting_rows(Oid default_leaf, DateADT month, DateADT next)
  * who hold that lock have to end first.
  */
 static void
-lock_to_make(const RfStore *store, Oid parent, Oid default_leaf,
-			 bool readers_wait)
+lock_to_make(Oid parent, Oid default_leaf, bool readers_wait)
 {
 	RfLockLimit limit;
 
 	rf_lock_begin(&limit);
-	rf_lock_makers(&limit, store->namespace_id);
 	rf_lock_table(&limit, parent,
 				  readers_wait ? AccessExclusiveLock :
 								 ShareUpdateExclusiveLock);
@@ -619,6 +619,22 @@ build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
 	return get_relname_relid(name, store->namespace_id);
 }
 
+/* Make the month, under the lock of who makes months. */
+static Oid
+make_month(RfStore *store, RfTier tier, DateADT month, const char *tablespace)
+{
+	Oid		parent = rf_store_tier_parent(store, tier);
+	Oid		default_leaf = rf_partition_default_of(parent);
+	DateADT next = rf_partition_next_month(month);
+	bool	readers_wait = tier == RF_COLD ||
+						has_waiting_rows(default_leaf, month, next);
+
+	lock_to_make(parent, default_leaf, readers_wait);
+	if (!readers_wait)
+		require_no_new_rows(default_leaf, month, next);
+	return build_month(store, parent, default_leaf, month, tablespace);
+}
+
 /*
  * The month's partition in a tier, made where it lacks.  Two that make it at
  * once get the same one.
@@ -627,26 +643,20 @@ Oid
 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 					const char *tablespace)
 {
-	Oid		parent = rf_store_tier_parent(store, tier);
-	Oid		default_leaf = rf_partition_default_of(parent);
-	DateADT next = rf_partition_next_month(month);
-	Oid		result = rf_partition_of_month(parent, month);
-	bool	readers_wait;
-	RfScope scope;
+	Oid result = rf_partition_of_month(rf_store_tier_parent(store, tier),
+									   month);
+	RfLockLimit limit;
+	RfScope		scope;
 
 	if (OidIsValid(result))
 		return result;
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	readers_wait = tier == RF_COLD ||
-				   has_waiting_rows(default_leaf, month, next);
-	lock_to_make(store, parent, default_leaf, readers_wait);
-	result = rf_partition_of_month(parent, month);
+	rf_lock_begin(&limit);
+	rf_lock_makers(&limit, store->namespace_id);
+	store = rf_store_in(store->namespace_id, false);
+	result = rf_partition_of_month(rf_store_tier_parent(store, tier), month);
 	if (!OidIsValid(result))
-	{
-		if (!readers_wait)
-			require_no_new_rows(default_leaf, month, next);
-		result = build_month(store, parent, default_leaf, month, tablespace);
-	}
+		result = make_month(store, tier, month, tablespace);
 	rf_query_end(&scope);
 	return result;
 }

@@ -119,6 +119,7 @@ extern char	 *rf_store_column_list(Oid relid, bool with_retention_class);
 /* tiers */
 extern Oid		rf_store_tier_parent(const RfStore *store, RfTier tier);
 extern void		rf_store_require_same_columns(const RfStore *store);
+extern RfStore *rf_store_lock_backend(RfStore *store);
 extern RfStore *rf_store_lock_cold(RfStore *store);
 extern void		rf_store_forget_plans(RfStore *store, Oid source);
 

@@ -169,8 +169,10 @@ time_is_up(MoveLoop *loop)
 
 typedef struct MonthCall
 {
-	RfStore *store;
-	DateADT	 month;
+	RfStore	  *store;
+	DateADT	   month;
+	bool	   made;
+	ErrorData *error; /* why not */
 } MonthCall;
 
 static void
@@ -181,24 +183,37 @@ make_month(void *arg)
 	(void) rf_partition_create(call->store, RF_COLD, call->month, NULL);
 }
 
+static void
+make_unless_locked(void *arg)
+{
+	MonthCall *call = arg;
+
+	call->made = rf_query_attempt(make_month, call, ERRCODE_LOCK_NOT_AVAILABLE,
+								  &call->error);
+}
+
 /*
- * Make a cold month.  Where its locks are not to be had in time, its events
- * go to the default partition, and we leave the readers in peace from now on.
+ * Make a cold month.  Where another table has its name, or its locks are not to
+ * be had in time, its events go to the default partition; then we leave the
+ * readers in peace from now on.
  */
 static void
 try_month(MoveLoop *loop, DateADT month)
 {
-	MonthCall  call = {loop->store, month};
-	ErrorData *error;
+	MonthCall call = {.store = loop->store, .month = month};
 
-	if (rf_query_attempt(make_month, &call, ERRCODE_LOCK_NOT_AVAILABLE, &error))
+	if (!rf_query_attempt(make_unless_locked, &call, ERRCODE_DUPLICATE_TABLE,
+						  &call.error))
+		call.made = false;
+	else if (!call.made)
+		loop->makes_months = false;
+	if (call.made)
 		return;
-	loop->makes_months = false;
 	ereport(
 		NOTICE,
 		(errmsg(
 			 "a cold month could not be made, and events go to the default partition"),
-		 errdetail("%s", error->message)));
+		 errdetail_internal("%s", call.error->message)));
 }
 
 /*
@@ -322,9 +337,7 @@ flip_month(void *arg)
 {
 	FlipCall *call = arg;
 
-	(void) rf_flip_month(call->store, call->store->events_hot,
-						 rf_store_tier_parent(call->store, RF_COLD),
-						 call->month);
+	(void) rf_flip_month(call->store, RF_COLD, call->month);
 }
 
 static void
