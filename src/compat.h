@@ -58,6 +58,18 @@ rf_compat_owns_schema(Oid nspid, Oid roleid)
 #endif
 }
 
+/* May the role find what is in the schema? */
+static inline bool
+rf_compat_may_use_schema(Oid nspid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(NamespaceRelationId, nspid, roleid, ACL_USAGE) ==
+		   ACLCHECK_OK;
+#else
+	return pg_namespace_aclcheck(nspid, roleid, ACL_USAGE) == ACLCHECK_OK;
+#endif
+}
+
 /* 18 has constraints that are not enforced. */
 static inline void
 rf_compat_enforce(Constraint *constraint)

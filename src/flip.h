@@ -27,7 +27,8 @@ typedef enum RfFlipState
 
 extern RfFlipState rf_flip_state(RfStore *store, Oid from, Oid to,
 								 const RfPartition *leaf, char **why);
-extern Oid		   rf_flip_month(RfStore *store, RfTier tier, DateADT month);
+extern Oid		   rf_flip_month(RfStore *store, RfTier tier, DateADT month,
+								 TimestampTz *locked_at);
 extern int64 rf_flip_absorb(RfStore *store, Oid small, Oid large, int limit);
 extern void	 rf_flip_cold_tier(RfStore *store, RfBackend backend);
 
