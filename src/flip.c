@@ -60,9 +60,6 @@
 #include "store.h"
 #include "wait_point.h"
 
-/* the CHECK that lets ATTACH do without a scan */
-#define PROOF "rf_flip_bounds"
-
 /* who writes migrated_by */
 #define FLIPPER "archive_flip"
 
@@ -358,8 +355,8 @@ make_indexes(const Flip *flip)
  * Store a CHECK as valid that is known to hold.  SQL would read every row, or
  * leave it unvalidated, which proves nothing to ATTACH.
  */
-static void
-add_proof(Oid leaf, const char *condition)
+void
+rf_flip_add_proof(Oid leaf, const char *condition)
 {
 	Relation	rel = table_open(leaf, AccessExclusiveLock);
 	Constraint *check = makeNode(Constraint);
@@ -369,7 +366,7 @@ add_proof(Oid leaf, const char *condition)
 	SelectStmt *select = castNode(SelectStmt, parsed->stmt);
 
 	check->contype = CONSTR_CHECK;
-	check->conname = pstrdup(PROOF);
+	check->conname = pstrdup(RF_FLIP_PROOF);
 	check->location = -1;
 	check->raw_expr = linitial_node(ResTarget, select->targetList)->val;
 	check->skip_validation = true;
@@ -384,7 +381,7 @@ add_proof(Oid leaf, const char *condition)
 static void
 prove_bounds(const Flip *flip)
 {
-	add_proof(flip->leaf,
+	rf_flip_add_proof(flip->leaf,
 			  rf_query_format(
 				  "bucket_month IS NOT NULL AND bucket_month >= %L::date"
 				  " AND bucket_month < %L::date"
@@ -577,7 +574,7 @@ change_parents(Flip *flip)
 	RF_WAIT_POINT("flip_before_attach");
 	require_success(attach_leaf, flip, ERRCODE_DATATYPE_MISMATCH,
 					"Give \"%s\" and \"%s\" the same columns and constraints.");
-	rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " PROOF,
+	rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " RF_FLIP_PROOF,
 				 rf_store_relation_name(flip->leaf));
 }
 
@@ -735,6 +732,7 @@ rf_flip_partition(PG_FUNCTION_ARGS)
 	tier = rf_partition_tier_argument(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	rf_partition_check_month(month);
 	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	rf_store_require_adopted(store);
 	from = rf_store_tier_parent(store, tier == RF_HOT ? RF_COLD : RF_HOT);
 	to = rf_store_tier_parent(store, tier);
 	require_over(month);

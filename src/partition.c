@@ -612,7 +612,7 @@ rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 	if (OidIsValid(result))
 		return result;
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	readers_wait = tier == RF_COLD ||
+	readers_wait = tier == RF_COLD || store->adopting ||
 				   has_waiting_rows(default_leaf, month, next);
 	lock_to_make(store, parent, default_leaf, readers_wait);
 	result = rf_partition_of_month(parent, month);

@@ -108,7 +108,8 @@ choose_months(const RfStore *store, const RfStreamState *state, bool archived,
 
 	*from = rf_partition_month_of(state->first_event_at);
 	*to = rf_partition_month_of(state->last_event_at);
-	if (months_are_settled(store->events_hot, *from, *to, snapshot) &&
+	if (!store->adopting &&
+		months_are_settled(store->events_hot, *from, *to, snapshot) &&
 		(!archived ||
 		 (months_are_settled(store->events_cold, *from, *to, snapshot) &&
 		  months_are_settled(store->events_archive, *from, *to, snapshot))))

@@ -151,6 +151,7 @@ rf_archive_set_backend(PG_FUNCTION_ARGS)
 						errmsg("\"%s\" is not a backend", backend),
 						errhint("Use \"dual_table\" or \"partitioned\".")));
 	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	rf_store_require_adopted(store);
 	require_no_cold_events(store, partitioned ? store->events_archive :
 												store->events_cold);
 	write_switch(store, &set_backend, CStringGetTextDatum(backend),
