@@ -758,6 +758,10 @@ carry_numbers_on(Adoption *adoption)
 	rf_query_ddl("ALTER TABLE %s ALTER COLUMN global_seq DROP IDENTITY IF EXISTS",
 				 events);
 	rf_query_ddl("ALTER TABLE %s ALTER COLUMN global_seq DROP DEFAULT", events);
+	if (OidIsValid(source->archive))
+		rf_query_ddl("ALTER TABLE %s ALTER COLUMN global_seq DROP IDENTITY"
+					 " IF EXISTS, ALTER COLUMN global_seq DROP DEFAULT",
+					 rf_store_relation_name(source->archive));
 	if (OidIsValid(source->sequence) && get_rel_name(source->sequence) != NULL)
 		step_aside(adoption, source->sequence, "SEQUENCE",
 				   "events_adopted_global_seq_seq");
@@ -776,6 +780,11 @@ make_room(const Adoption *adoption)
 	if (OidIsValid(source->streams))
 		rf_query_ddl("DROP TABLE %s",
 					 rf_store_relation_name(source->streams));
+	rf_model_run("SELECT format('ALTER INDEX %s RENAME TO %I',"
+				 " x.oid::regclass, x.relname || '_adopted')"
+				 " FROM pg_index AS i JOIN pg_class AS x"
+				 " ON x.oid = i.indexrelid WHERE i.indrelid IN ($1, $2)",
+				 source->events, source->archive);
 	step_aside(adoption, source->events, "TABLE", "events_adopted");
 	step_aside(adoption, source->archive, "TABLE", "events_archive_adopted");
 }
@@ -970,9 +979,11 @@ carried_columns(Oid root)
 }
 
 static char *
-batch_statement(Oid root, Oid parent, Oid leaf, const char *class)
+batch_statement(const RfStore *store, Oid root, Oid parent, Oid leaf,
+				const char *class)
 {
 	char	   *columns = carried_columns(root);
+	char	   *summed = carried_columns(store->events);
 	const char *name = rf_store_relation_name(leaf);
 
 	return rf_query_format(
@@ -987,7 +998,7 @@ batch_statement(Oid root, Oid parent, Oid leaf, const char *class)
 		" SELECT (SELECT upper FROM top), (SELECT count(*) FROM gone),"
 		" (SELECT count(*) FROM come), (SELECT " CHECKSUM " FROM come AS e)",
 		name, name, columns, rf_store_relation_name(parent), columns, columns,
-		class, columns);
+		class, summed);
 }
 
 static void
@@ -1025,7 +1036,7 @@ carry_batch(Adoption *adoption, RfTier tier, int64 *after)
 	rf_query_fix_text();
 	values[0] = Int64GetDatum(*after);
 	values[1] = Int32GetDatum(CARRY_BATCH);
-	plan = rf_query_prepare(batch_statement(root, parent, leaf,
+	plan = rf_query_prepare(batch_statement(store, root, parent, leaf,
 											tier == RF_HOT ? "hot" : "cold"),
 							2, types);
 	rf_query_run_untriggered(plan, values, NULL);

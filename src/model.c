@@ -91,9 +91,14 @@ static const struct
 	 " WHERE c.conrelid = $1 AND c.contype = 'c'"
 	 " AND NOT " NAMES_LAYOUT("$1", "c.conkey")},
 
-	/* after the table's name comes all that an index is */
+	/*
+	 * After the table's name comes all that an index is; it keeps its own, as
+	 * soon as that is free.
+	 */
 	{RF_MODEL_INDEXES,
-	 "SELECT format('CREATE INDEX ON %s %s', $2::regclass, substr(def,"
+	 "SELECT format('CREATE INDEX %I ON %s %s', x.relname || CASE WHEN"
+	 " x.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = $2)"
+	 " THEN '" RF_MODEL_INTERIM "' ELSE '' END, $2::regclass, substr(def,"
 	 " length(format('CREATE INDEX %I ON %s%s ', x.relname,"
 	 " CASE WHEN r.relkind = 'p' THEN 'ONLY ' ELSE '' END, $1::regclass)) + 1))"
 	 " FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid"

@@ -27,6 +27,9 @@
 	(RF_MODEL_DEFAULTS | RF_MODEL_CHECKS | RF_MODEL_INDEXES | \
 	 RF_MODEL_TRIGGERS | RF_MODEL_COMMENTS)
 
+/* what the name of an index ends in as long as the model has that name */
+#define RF_MODEL_INTERIM "_interim"
+
 extern void rf_model_take(Oid from, Oid to, int what);
 extern void rf_model_run(const char *sql, Oid first, Oid second);
 

@@ -126,7 +126,9 @@ static const Obstacle obstacles[] = {
 	 " ORDER BY k.n) FROM unnest(i.indkey::smallint[]) WITH ORDINALITY"
 	 " AS k(attnum, n) JOIN pg_attribute AS a ON a.attrelid = $1"
 	 " AND a.attnum = k.attnum WHERE k.n <= i.indnkeyatts)"
-	 " IN ('{global_seq}', '{stream_id,stream_seq}'))) ORDER BY 1",
+	 " IN ('{global_seq}', '{stream_id,stream_seq}', CASE WHEN EXISTS (SELECT"
+	 " FROM pg_attribute AS q WHERE q.attrelid = $1 AND q.attname = 'stream_seq')"
+	 " THEN '{}' ELSE '{stream_id}' END::name[]))) ORDER BY 1",
 	 "table \"%s\" has the unique index %s",
 	 "It could not be unique over all months. Drop it, or make an ordinary one."},
 	{"SELECT quote_ident(conname) FROM pg_constraint WHERE conrelid = $1"
