@@ -578,6 +578,7 @@ prepare(void *arg)
 	take_rights(adoption, store);
 	fill_streams(adoption, "true", 0, NULL, NULL);
 	fill_keys(adoption, "true", 0, NULL, NULL);
+	rf_install_restart_log(adoption->staging_name);
 	rf_query_ddl("ANALYZE %s, %s", staged(adoption, "rf_streams"),
 				 staged(adoption, "rf_event_keys"));
 	rf_query_end(&scope);
@@ -708,8 +709,9 @@ keep_ledger(const Adoption *adoption)
 }
 
 /*
- * Relations that were prepared, and are no roots that bear the names of the
- * source's tables, as statements that bring them to the target.
+ * Relations that were prepared, as statements that bring them to the target.
+ * What bears the name of a table of the source, or is to be caught up with,
+ * comes last.
  */
 #define BRING(condition)                                                    \
 	"SELECT format('ALTER %s %s SET SCHEMA %I', CASE c.relkind WHEN 'v'"    \
@@ -717,7 +719,9 @@ keep_ledger(const Adoption *adoption)
 	" FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = $2"              \
 	" WHERE c.relnamespace = $1 AND c.relkind IN ('r', 'p', 'v')"           \
 	" AND c.relname <> '" CHANGES "' AND " condition
-#define IS_ROOT "c.relname IN ('events', 'events_archive', 'rf_streams')"
+#define COMES_LAST           \
+	"c.relname IN ('events'," \
+	" 'events_archive', 'rf_streams', 'rf_event_keys')"
 
 /* Rename a relation of the source that stands in the target. */
 static void
@@ -881,7 +885,7 @@ bring_in(Adoption *adoption)
 {
 	RfStore *store;
 
-	rf_model_run(BRING(IS_ROOT), adoption->staging, adoption->target);
+	rf_model_run(BRING(COMES_LAST), adoption->staging, adoption->target);
 	rf_query_ddl("DROP TABLE %s", staged(adoption, CHANGES));
 	rf_query_ddl("DROP SCHEMA %I", adoption->staging_name);
 	rf_install_register(get_namespace_name(adoption->target), adoption->tenant,
@@ -917,12 +921,12 @@ switch_over(void *arg)
 	require_free_names(adoption);
 	clear_target(adoption);
 	keep_ledger(adoption);
-	rf_model_run(BRING("NOT " IS_ROOT), adoption->staging, adoption->target);
+	rf_model_run(BRING("NOT " COMES_LAST), adoption->staging, adoption->target);
+	rf_source_check_shape(&adoption->source);
 	RF_WAIT_POINT("adopt_before_locks");
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, AccessExclusiveLock);
 	locked_at = GetCurrentTimestamp();
-	rf_source_check_shape(&adoption->source);
 	(void) take_up_changes(adoption);
 	carry_numbers_on(adoption);
 	make_room(adoption);
@@ -1236,29 +1240,33 @@ wait_until_unseen(Adoption *adoption, RfTier tier)
 	}
 }
 
+/*
+ * Nobody writes to the source, but its owner could.  All of its pages are read,
+ * so this comes before the locks on the roots, under one that lets readers
+ * through.
+ */
 static void
-drop_leaf(Oid leaf)
+require_empty(const RfLockLimit *limit, Oid leaf)
 {
 	if (!OidIsValid(leaf))
 		return;
+	rf_lock_table(limit, leaf, ShareLock);
 	if (rf_query_once(psprintf("SELECT 1 FROM ONLY %s LIMIT 1",
 							   rf_store_relation_name(leaf)),
 					  0, NULL, NULL, NULL) > 0)
-		ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-						errmsg("events came to \"%s\" meanwhile",
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("events were written to \"%s\" itself",
 							   get_rel_name(leaf)),
-						errhint("Call rf_adopt() again.")));
-	rf_query_ddl("DROP TABLE %s", rf_store_relation_name(leaf));
+						errhint("Insert into \"events\".")));
 }
 
 static void
-note_end(const Adoption *adoption, RfStore *store)
+note_end(const Adoption *adoption, RfStore *store, int64 streams)
 {
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("adopt");
 
 	entry.events = adoption->events;
-	entry.streams = ask_number(psprintf("SELECT count(*) FROM %s",
-										rf_store_relation_name(store->streams)));
+	entry.streams = streams;
 	entry.started_at = adoption->started_at;
 	entry.detail = psprintf("%s, checksum %s", adoption->name,
 							adoption->checksum);
@@ -1271,22 +1279,34 @@ finish(void *arg)
 {
 	Adoption   *adoption = arg;
 	RfStore	   *store = rf_store_in(adoption->target, false);
+	const char *roots[2];
+	Oid			leaves[2];
+	int64		streams;
 	RfLockLimit limit;
 	RfScope		scope;
 
 	begin_scope(adoption, &scope);
 	rf_lock_begin(&limit);
 	rf_lock_makers(&limit, store->namespace_id);
+	store = rf_store_in(adoption->target, false);
+	roots[0] = rf_store_relation_name(store->events);
+	roots[1] = rf_store_relation_name(store->events_archive);
+	leaves[0] = rf_store_adopted_leaf(store->events_hot);
+	leaves[1] = rf_store_adopted_leaf(store->events_archive);
+	for (int i = 0; i < lengthof(leaves); i++)
+		require_empty(&limit, leaves[i]);
+	streams = ask_number(psprintf("SELECT count(*) FROM %s",
+								  rf_store_relation_name(store->streams)));
+	rf_lock_begin(&limit);
 	rf_lock_table(&limit, store->events, AccessExclusiveLock);
 	rf_lock_table(&limit, store->events_archive, AccessExclusiveLock);
-	store = rf_store_in(adoption->target, false);
-	drop_leaf(rf_store_adopted_leaf(store->events_hot));
-	drop_leaf(rf_store_adopted_leaf(store->events_archive));
-	rf_query_ddl("ALTER TABLE %s ADD " TIE_CHECK,
-				 rf_store_relation_name(store->events));
-	rf_query_ddl("ALTER TABLE %s ADD " TIE_CHECK,
-				 rf_store_relation_name(store->events_archive));
-	note_end(adoption, rf_store_in(adoption->target, false));
+	for (int i = 0; i < lengthof(leaves); i++)
+	{
+		if (OidIsValid(leaves[i]))
+			rf_query_ddl("DROP TABLE %s", rf_store_relation_name(leaves[i]));
+		rf_query_ddl("ALTER TABLE %s ADD " TIE_CHECK, roots[i]);
+	}
+	note_end(adoption, rf_store_in(adoption->target, false), streams);
 	RF_WAIT_POINT("adopt_before_finish");
 	rf_query_end(&scope);
 }

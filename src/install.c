@@ -634,8 +634,8 @@ create_months(Oid namespace_id)
  * it gives out the same numbers again after a crash.  Started anew, it writes
  * the next number to the log.
  */
-static void
-restart_log(const char *schema)
+void
+rf_install_restart_log(const char *schema)
 {
 	const char *quoted = quote_identifier(schema);
 
@@ -662,7 +662,7 @@ rf_install_create_store(Oid namespace_id, const char *tenant, const char *tenanc
 	rf_install_create_view(namespace_id);
 	create_triggers(namespace_id);
 	create_months(namespace_id);
-	restart_log(schema);
+	rf_install_restart_log(schema);
 	rf_query_end(&scope);
 }
 

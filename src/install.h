@@ -16,6 +16,7 @@ extern void rf_install_create_store(Oid namespace_id, const char *tenant,
 									const char *tenancy);
 extern void rf_install_create_view(Oid namespace_id);
 extern void rf_install_drop_triggers(const RfStore *store);
+extern void rf_install_restart_log(const char *schema);
 extern void rf_install_register(const char *schema, const char *tenant,
 								const char *tenancy);
 extern void rf_install_unregister(const char *schema);
