@@ -78,8 +78,8 @@
 /* Events that go to their months in one transaction. */
 #define CARRY_BATCH 5000
 
-/* When so few streams have changed since we looked, it is time to switch. */
-#define FEW_CHANGES 100
+/* When so little has changed since we looked, it is time to switch. */
+#define FEW_CHANGES 500
 #define MAX_ROUNDS 20
 
 #define PROGRESS_INTERVAL_MS 1000
@@ -92,7 +92,17 @@
 #define SOURCE_LOCK_CLASS 7272
 #define TARGET_LOCK_CLASS 7273
 
+/*
+ * What changes are noted in: an event that was inserted, a stream of which
+ * events changed otherwise, a row of rf_streams.
+ */
 #define CHANGES "rf_adopt_changes"
+#define NOTE_INSERT 'i'
+#define NOTE_CHANGE 'c'
+#define NOTE_STREAM 's'
+
+/* those that are being looked at */
+#define TAKEN "rf_adopt_taken"
 
 /* of rows e, in any order */
 #define CHECKSUM                                        \
@@ -127,7 +137,7 @@ typedef struct Adoption
 		int32 class;
 		Oid	  object;
 	} locks[2];
-	int64 changes; /* streams that the last round looked at again */
+	int64 changes; /* that the last round has taken up */
 } Adoption;
 
 /*
@@ -285,7 +295,11 @@ watch(void *arg)
 
 	begin_scope(adoption, &scope);
 	rf_query_ddl("CREATE SCHEMA %I", adoption->staging_name);
-	rf_query_ddl("CREATE TABLE %s (stream_id uuid)",
+	rf_query_ddl("CREATE TABLE %s (kind \"char\", stream_id uuid,"
+				 " stream_seq integer, created_at timestamptz,"
+				 " global_seq bigint)",
+				 staged(adoption, CHANGES));
+	rf_query_ddl("CREATE TABLE %s (LIKE %s)", staged(adoption, TAKEN),
 				 staged(adoption, CHANGES));
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, ShareRowExclusiveLock);
@@ -298,9 +312,15 @@ watch(void *arg)
  * Streams and keys
  */
 
+static const char *
+of_streams(const ArrayType *streams)
+{
+	return streams == NULL ? "true" : "stream_id = ANY ($1)";
+}
+
 /*
- * Columns of rf_streams that come from the source's, "$column" as an
- * expression over its row s; what it lacks has a default.
+ * Columns of rf_streams that come from the source's, and the expressions over
+ * its row s that they come from; what it lacks has a default.
  */
 static void
 list_stream_columns(const Adoption *adoption, StringInfo names,
@@ -338,11 +358,17 @@ list_stream_columns(const Adoption *adoption, StringInfo names,
 	table_close(rel, AccessShareLock);
 }
 
-/* Make the rows of rf_streams for the streams that the condition takes. */
+/*
+ * Make rows of rf_streams: the heads come from a query, with its WITH before
+ * it; the rest from the rows of the source's rf_streams that the condition
+ * takes.
+ */
 static void
-fill_streams(const Adoption *adoption, const char *condition, int nargs,
-			 const Oid *types, const Datum *values)
+make_streams(const Adoption *adoption, const char *with, const char *heads,
+			 const char *condition, ArrayType *streams)
 {
+	Oid			   types[1] = {UUIDARRAYOID};
+	Datum		   values[1];
 	StringInfoData names;
 	StringInfoData columns;
 	char		  *others = "";
@@ -357,84 +383,211 @@ fill_streams(const Adoption *adoption, const char *condition, int nargs,
 						  rf_store_relation_name(adoption->source.streams),
 						  condition);
 	}
+	values[0] = PointerGetDatum(streams);
 	rf_query_once(
-		psprintf("INSERT INTO %s"
+		psprintf("%sINSERT INTO %s"
 				 " (stream_id, last_seq, first_event_at, last_event_at%s)"
 				 " SELECT stream_id, coalesce(e.head, 0), e.first, e.last%s FROM"
-				 " (SELECT stream_id, max(stream_seq) AS head,"
-				 " min(created_at) AS first, max(created_at) AS last"
-				 " FROM %s AS r WHERE %s GROUP BY stream_id) AS e%s",
-				 staged(adoption, "rf_streams"), names.data, columns.data,
-				 rf_source_rows(&adoption->source,
-								"stream_id, stream_seq, created_at"),
-				 condition, others),
-		nargs, types, values, NULL);
+				 " (%s) AS e%s",
+				 with, staged(adoption, "rf_streams"), names.data, columns.data,
+				 heads, others),
+		streams == NULL ? 0 : 1, types, values, NULL);
 }
 
-/* Make the idempotency keys of those streams. */
+/* Make those of the streams given, or NULL of all, from their events. */
 static void
-fill_keys(const Adoption *adoption, const char *condition, int nargs,
-		  const Oid *types, const Datum *values)
+fill_streams(const Adoption *adoption, ArrayType *streams)
 {
-	if (get_attnum(adoption->source.events, "headers") == InvalidAttrNumber ||
-		(OidIsValid(adoption->source.archive) &&
-		 get_attnum(adoption->source.archive, "headers") == InvalidAttrNumber))
-		return;
-	rf_query_once(
-		psprintf("INSERT INTO %s"
-				 " (idempotency_key, stream_id, stream_seq, global_seq)"
-				 " SELECT headers ->> 'idempotency_key', stream_id, stream_seq,"
-				 " global_seq FROM %s AS r WHERE %s AND octet_length("
-				 "headers ->> 'idempotency_key') <= 1000"
-				 " ORDER BY global_seq ON CONFLICT (idempotency_key) DO NOTHING",
-				 staged(adoption, "rf_event_keys"),
-				 rf_source_rows(&adoption->source,
-								"headers, stream_id, stream_seq, global_seq"),
-				 condition),
-		nargs, types, values, NULL);
+	const char *condition = of_streams(streams);
+
+	make_streams(adoption, "",
+				 psprintf("SELECT stream_id, max(stream_seq) AS head,"
+						  " min(created_at) AS first, max(created_at) AS last"
+						  " FROM %s AS r WHERE %s GROUP BY stream_id",
+						  rf_source_rows(&adoption->source,
+										 "stream_id, stream_seq, created_at"),
+						  condition),
+				 condition, streams);
 }
 
-/* Take the noted streams off the note; NULL: there are none. */
-static ArrayType *
-take_changes(const Adoption *adoption, int64 *count)
+static bool
+has_keys(Oid relid)
 {
-	rf_query_once(
-		psprintf("WITH gone AS (DELETE FROM %s RETURNING stream_id)"
-				 " SELECT array_agg(DISTINCT stream_id),"
-				 " count(DISTINCT stream_id),"
-				 " count(*) FILTER (WHERE stream_id IS NULL) FROM gone",
-				 staged(adoption, CHANGES)),
+	return OidIsValid(relid) &&
+		   get_attnum(relid, "headers") != InvalidAttrNumber;
+}
+
+#define INSERT_KEYS                                            \
+	"INSERT INTO %s"                                           \
+	" (idempotency_key, stream_id, stream_seq, global_seq)"    \
+	" SELECT headers ->> 'idempotency_key', r.stream_id,"      \
+	" r.stream_seq, r.global_seq FROM %s AS r WHERE %s AND"    \
+	" octet_length(headers ->> 'idempotency_key') <= 1000"     \
+	" ORDER BY r.global_seq ON CONFLICT (idempotency_key) DO NOTHING"
+
+/* Make the idempotency keys of those streams; the first event has it. */
+static void
+fill_keys(const Adoption *adoption, ArrayType *streams)
+{
+	const Oid tables[] = {adoption->source.events, adoption->source.archive};
+	Oid		  types[1] = {UUIDARRAYOID};
+	Datum	  values[1];
+
+	values[0] = PointerGetDatum(streams);
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		if (has_keys(tables[i]))
+			rf_query_once(psprintf(INSERT_KEYS,
+								   staged(adoption, "rf_event_keys"),
+								   psprintf("ONLY %s", rf_store_relation_name(
+														   tables[i])),
+								   of_streams(streams)),
+						  streams == NULL ? 0 : 1, types, values, NULL);
+	}
+}
+
+/*
+ * Catching up
+ */
+
+static int64
+take_notes(const Adoption *adoption)
+{
+	return (int64) rf_query_once(
+		psprintf("WITH gone AS (DELETE FROM %s RETURNING *)"
+				 " INSERT INTO %s SELECT * FROM gone",
+				 staged(adoption, CHANGES), staged(adoption, TAKEN)),
 		0, NULL, NULL, NULL);
-	*count = DatumGetInt64(rf_query_must(0, 2));
-	if (DatumGetInt64(rf_query_must(0, 3)) > 0)
+}
+
+/*
+ * Raise heads by the events that were inserted, where they go on from the head
+ * without a gap; numbers up to the head were there when it was made, and can't
+ * have come twice.  The other streams are looked at as a whole.
+ */
+static void
+raise_heads(const Adoption *adoption)
+{
+	const char *streams = staged(adoption, "rf_streams");
+	const char *taken = staged(adoption, TAKEN);
+
+	rf_query_once(psprintf("INSERT INTO %s (stream_id) SELECT DISTINCT stream_id"
+						   " FROM %s WHERE kind = 'i'"
+						   " ON CONFLICT (stream_id) DO NOTHING",
+						   streams, taken),
+				  0, NULL, NULL, NULL);
+	rf_query_once(
+		psprintf("WITH late AS (SELECT t.stream_id, count(*) AS n,"
+				 " min(t.stream_seq) AS lowest, max(t.stream_seq) AS highest,"
+				 " min(t.created_at) AS first, max(t.created_at) AS last"
+				 " FROM %s AS t JOIN %s AS s USING (stream_id)"
+				 " WHERE t.kind = 'i' AND t.stream_seq > s.last_seq GROUP BY 1),"
+				 " raised AS (UPDATE %s AS s SET last_seq = highest,"
+				 " first_event_at = least(first_event_at, first),"
+				 " last_event_at = greatest(last_event_at, last) FROM late"
+				 " WHERE s.stream_id = late.stream_id AND lowest = last_seq + 1"
+				 " AND n = highest - last_seq RETURNING s.stream_id)"
+				 " UPDATE %s SET kind = 'c' WHERE kind = 'i' AND stream_id IN"
+				 " (SELECT stream_id FROM late EXCEPT"
+				 " SELECT stream_id FROM raised)",
+				 taken, streams, streams, taken),
+		0, NULL, NULL, NULL);
+}
+
+/* Keys of events that were inserted; each is looked up by its number. */
+static void
+claim_keys(const Adoption *adoption)
+{
+	const Oid tables[] = {adoption->source.events, adoption->source.archive};
+
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		if (has_keys(tables[i]))
+			rf_query_once(
+				psprintf(INSERT_KEYS, staged(adoption, "rf_event_keys"),
+						 psprintf("%s AS t, LATERAL (SELECT * FROM ONLY %s"
+								  " WHERE global_seq = t.global_seq OFFSET 0)",
+								  staged(adoption, TAKEN),
+								  rf_store_relation_name(tables[i])),
+						 "t.kind = 'i'"),
+				0, NULL, NULL, NULL);
+	}
+}
+
+/* The streams of a kind of note, but for those of another; NULL: none. */
+static ArrayType *
+noted_streams(const Adoption *adoption, const char *kind, const char *but)
+{
+	rf_query_once(psprintf("SELECT array_agg(DISTINCT stream_id),"
+						   " count(*) FILTER (WHERE stream_id IS NULL) FROM %s"
+						   " AS t WHERE kind = '%s' AND NOT EXISTS (SELECT"
+						   " FROM %s AS o WHERE o.kind = '%s'"
+						   " AND o.stream_id = t.stream_id)",
+						   staged(adoption, TAKEN), kind,
+						   staged(adoption, TAKEN), but),
+				  0, NULL, NULL, NULL);
+	if (DatumGetInt64(rf_query_must(0, 2)) > 0)
 		ereport(ERROR, (errcode(ERRCODE_NOT_NULL_VIOLATION),
 						errmsg("events without stream_id came to table \"%s\"",
 							   get_rel_name(adoption->source.events)),
 						errhint("Each event belongs to a stream.")));
-	return *count == 0 ? NULL : DatumGetArrayTypePCopy(rf_query_must(0, 1));
+	return rf_query_null(0, 1) ? NULL :
+								 DatumGetArrayTypePCopy(rf_query_must(0, 1));
 }
 
-/* Look at the noted streams again; returns how many there were. */
-static int64
-take_up_changes(const Adoption *adoption)
+/* Look at whole streams again. */
+static void
+redo_streams(const Adoption *adoption, ArrayType *streams)
 {
 	static const char *const own[] = {"rf_streams", "rf_event_keys"};
 	Oid						 types[1] = {UUIDARRAYOID};
 	Datum					 values[1];
-	int64					 count;
-	ArrayType				*streams = take_changes(adoption, &count);
 
-	if (streams == NULL)
-		return 0;
 	rf_source_check_rows(&adoption->source, streams);
 	values[0] = PointerGetDatum(streams);
 	for (int i = 0; i < lengthof(own); i++)
 		rf_query_once(psprintf("DELETE FROM %s WHERE stream_id = ANY ($1)",
 							   staged(adoption, own[i])),
 					  1, types, values, NULL);
-	fill_streams(adoption, "stream_id = ANY ($1)", 1, types, values);
-	fill_keys(adoption, "stream_id = ANY ($1)", 1, types, values);
-	return count;
+	fill_streams(adoption, streams);
+	fill_keys(adoption, streams);
+}
+
+/* Copy rows of rf_streams again; their heads are known. */
+static void
+redo_stream_rows(const Adoption *adoption, ArrayType *streams)
+{
+	make_streams(adoption,
+				 psprintf("WITH gone AS (DELETE FROM %s"
+						  " WHERE stream_id = ANY ($1) RETURNING *) ",
+						  staged(adoption, "rf_streams")),
+				 "SELECT stream_id, last_seq AS head, first_event_at AS first,"
+				 " last_event_at AS last FROM gone",
+				 of_streams(streams), streams);
+}
+
+/*
+ * Take up what was noted; returns how many notes there were.  This costs as
+ * much as there are notes, but for streams of which events were changed.
+ */
+static int64
+take_up_changes(const Adoption *adoption)
+{
+	int64	   notes = take_notes(adoption);
+	ArrayType *streams;
+
+	if (notes == 0)
+		return 0;
+	raise_heads(adoption);
+	claim_keys(adoption);
+	streams = noted_streams(adoption, "c", "-");
+	if (streams != NULL)
+		redo_streams(adoption, streams);
+	streams = noted_streams(adoption, "s", "c");
+	if (streams != NULL)
+		redo_stream_rows(adoption, streams);
+	rf_query_ddl("DELETE FROM %s", staged(adoption, TAKEN));
+	return notes;
 }
 
 /*
@@ -576,8 +729,8 @@ prepare(void *arg)
 		make_months(adoption, adoption->source.archive, RF_COLD);
 	store = rf_store_in(adoption->staging, false);
 	take_rights(adoption, store);
-	fill_streams(adoption, "true", 0, NULL, NULL);
-	fill_keys(adoption, "true", 0, NULL, NULL);
+	fill_streams(adoption, NULL);
+	fill_keys(adoption, NULL);
 	rf_install_restart_log(adoption->staging_name);
 	rf_query_ddl("ANALYZE %s, %s", staged(adoption, "rf_streams"),
 				 staged(adoption, "rf_event_keys"));
@@ -718,7 +871,7 @@ keep_ledger(const Adoption *adoption)
 	" THEN 'VIEW' ELSE 'TABLE' END, c.oid::regclass, n.nspname)"            \
 	" FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = $2"              \
 	" WHERE c.relnamespace = $1 AND c.relkind IN ('r', 'p', 'v')"           \
-	" AND c.relname <> '" CHANGES "' AND " condition
+	" AND c.relname !~ '^rf_adopt_' AND " condition
 #define COMES_LAST           \
 	"c.relname IN ('events'," \
 	" 'events_archive', 'rf_streams', 'rf_event_keys')"
@@ -886,7 +1039,8 @@ bring_in(Adoption *adoption)
 	RfStore *store;
 
 	rf_model_run(BRING(COMES_LAST), adoption->staging, adoption->target);
-	rf_query_ddl("DROP TABLE %s", staged(adoption, CHANGES));
+	rf_query_ddl("DROP TABLE %s, %s", staged(adoption, CHANGES),
+				 staged(adoption, TAKEN));
 	rf_query_ddl("DROP SCHEMA %I", adoption->staging_name);
 	rf_install_register(get_namespace_name(adoption->target), adoption->tenant,
 						"single");
@@ -1575,24 +1729,74 @@ find_notes(const TriggerData *trigdata)
 					InvalidOid;
 
 	if (!OidIsValid(notes) || get_rel_relkind(notes) != RELKIND_RELATION ||
-		get_atttype(notes, 1) != UUIDOID ||
+		get_atttype(notes, 1) != CHAROID || get_atttype(notes, 2) != UUIDOID ||
+		get_atttype(notes, 3) != INT4OID ||
+		get_atttype(notes, 4) != TIMESTAMPTZOID ||
+		get_atttype(notes, 5) != INT8OID ||
 		rf_store_relation_owner(notes) !=
 			trigdata->tg_relation->rd_rel->relowner)
 		return InvalidOid;
 	return notes;
 }
 
-static void
-note_change(Relation notes, Relation rel, HeapTuple tuple)
+static Datum
+column_of(Relation rel, HeapTuple tuple, const char *name, bool *isnull)
 {
-	Datum value;
-	bool  isnull;
+	AttrNumber attnum = get_attnum(RelationGetRelid(rel), name);
 
-	value = heap_getattr(tuple, get_attnum(RelationGetRelid(rel), "stream_id"),
-						 RelationGetDescr(rel), &isnull);
-	tuple = heap_form_tuple(RelationGetDescr(notes), &value, &isnull);
-	simple_heap_insert(notes, tuple);
-	heap_freetuple(tuple);
+	*isnull = true;
+	return attnum == InvalidAttrNumber ?
+			   (Datum) 0 :
+			   heap_getattr(tuple, attnum, RelationGetDescr(rel), isnull);
+}
+
+static void
+note(Relation notes, Relation rel, HeapTuple tuple, char kind)
+{
+	static const char *const names[] = {"stream_id", "stream_seq", "created_at",
+										"global_seq"};
+	Datum					 values[lengthof(names) + 1];
+	bool					 nulls[lengthof(names) + 1] = {false};
+	HeapTuple				 row;
+
+	values[0] = CharGetDatum(kind);
+	for (int i = 0; i < lengthof(names); i++)
+		values[i + 1] = column_of(rel, tuple, names[i], &nulls[i + 1]);
+	row = heap_form_tuple(RelationGetDescr(notes), values, nulls);
+	simple_heap_insert(notes, row);
+	heap_freetuple(row);
+}
+
+/* Is it an event that needs no other look than at its number? */
+static bool
+is_plain_insert(const TriggerData *trigdata)
+{
+	Relation  rel = trigdata->tg_relation;
+	TupleDesc tupdesc = RelationGetDescr(rel);
+	bool	  isnull;
+	Datum	  created_at = column_of(rel, trigdata->tg_trigtuple, "created_at",
+									 &isnull);
+
+	if (!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) || isnull ||
+		TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(created_at)))
+		return false;
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		if (!TupleDescAttr(tupdesc, i)->attisdropped &&
+			heap_attisnull(trigdata->tg_trigtuple, i + 1, tupdesc) &&
+			rf_source_is_filled(NameStr(TupleDescAttr(tupdesc, i)->attname)))
+			return false;
+	}
+	return true;
+}
+
+static char
+kind_of_note(const TriggerData *trigdata)
+{
+	if (get_attnum(RelationGetRelid(trigdata->tg_relation), "stream_seq") ==
+		InvalidAttrNumber)
+		return NOTE_STREAM;
+	return is_plain_insert(trigdata) ? NOTE_INSERT : NOTE_CHANGE;
 }
 
 /* Note that a stream changed while its table is being adopted. */
@@ -1602,6 +1806,7 @@ rf_adopt_changed(PG_FUNCTION_ARGS)
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 	Oid			 notes_oid;
 	Relation	 notes;
+	char		 kind;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
@@ -1615,9 +1820,10 @@ rf_adopt_changed(PG_FUNCTION_ARGS)
 	if (!OidIsValid(notes_oid) || !TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
 		return PointerGetDatum(NULL);
 	notes = table_open(notes_oid, RowExclusiveLock);
-	note_change(notes, trigdata->tg_relation, trigdata->tg_trigtuple);
+	kind = kind_of_note(trigdata);
+	note(notes, trigdata->tg_relation, trigdata->tg_trigtuple, kind);
 	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
-		note_change(notes, trigdata->tg_relation, trigdata->tg_newtuple);
+		note(notes, trigdata->tg_relation, trigdata->tg_newtuple, kind);
 	table_close(notes, NoLock);
 	return PointerGetDatum(NULL);
 }

@@ -496,8 +496,8 @@ refuse_rows(const char *sql, ArrayType *streams, int sqlstate,
 	char *offenders;
 
 	values[0] = PointerGetDatum(streams);
-	rf_query_once(psprintf("SELECT string_agg(o, ', ') FROM"
-						   " (%s LIMIT " OFFENDERS ") AS named(o)",
+	rf_query_once(psprintf("SELECT string_agg(o, '; ') FROM"
+						   " (%s ORDER BY 1 LIMIT " OFFENDERS ") AS named(o)",
 						   sql),
 				  streams == NULL ? 0 : 1, types, values, NULL);
 	if (rf_query_null(0, 1))
@@ -506,6 +506,19 @@ refuse_rows(const char *sql, ArrayType *streams, int sqlstate,
 	ereport(ERROR, (errcode(sqlstate), errmsg_internal("%s", what),
 					errdetail("The first are: %s.", offenders),
 					errhint("%s", hint)));
+}
+
+/* Must the column not be null, wherever it is? */
+bool
+rf_source_is_filled(const char *name)
+{
+	for (const SourceColumn *column = event_columns; column->name != NULL;
+		 column++)
+	{
+		if (column->filled && strcmp(column->name, name) == 0)
+			return true;
+	}
+	return false;
 }
 
 /* The condition that a row of the table does not hold what it has to. */

@@ -26,6 +26,7 @@ extern void	 rf_source_find(Oid relid, bool alone, RfSource *source);
 extern void	 rf_source_check_shape(const RfSource *source);
 extern void	 rf_source_check_rows(const RfSource *source, ArrayType *streams);
 extern void	 rf_source_check_use(Oid relid, Oid but);
+extern bool	 rf_source_is_filled(const char *name);
 extern char *rf_source_rows(const RfSource *source, const char *columns);
 
 #endif /* RF_SOURCE_H */

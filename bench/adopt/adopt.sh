@@ -1,23 +1,21 @@
 # shellcheck shell=bash disable=SC2154
 # Adopting a table of 1,000,000 events while 4 clients append to it.
 
-# appenders <name>: 4 clients that append one event after the other, each to a stream of its own, until they are
-# ended; each notes how long an event took, in microseconds.
-appenders() {
-  (cd "$run_dir" && exec "$bin/pgbench" -n -M prepared -c 4 -j 2 -T 3600 -D n=0 -l --log-prefix="$1" \
-    -f "$bench_dir/append.sql" adopting) >"$run_dir/pgbench.log" 2>&1
-}
-
 # milliseconds that the longest event took
 longest() { cut -d ' ' -f 3 "$run_dir/$1".* | sort -n | tail -n 1 | awk '{ print $1 / 1000 }'; }
 
-# adopt_once: prints what it took, how long the table was locked, how long the longest event took, and how many
+# adopt_once: 4 clients append one event after the other, each to a stream of its own, and note how long each took,
+# in microseconds, while the table is adopted. Prints what it took, how long the table was locked, how long the longest event took, and how many
 # events were appended meanwhile.
 adopt_once() {
   local clients appended locked took
   fresh plain_events adopting
   rm -f "$run_dir"/latency.*
-  appenders latency &
+  (
+    cd "$run_dir"
+    exec "$bin/pgbench" -n -M prepared -c 4 -j 2 -T 3600 -D n=0 -l --log-prefix=latency -f "$bench_dir/append.sql" \
+      adopting >pgbench.log 2>&1
+  ) &
   clients=$!
   sleep 2
   psql_in adopting -c "CALL rf_adopt('events')"
