@@ -1808,16 +1808,20 @@ rf_adopt_changed(PG_FUNCTION_ARGS)
 	Relation	 notes;
 	char		 kind;
 
-	if (!CALLED_AS_TRIGGER(fcinfo))
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!(TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event) ||
+		  (TRIGGER_FIRED_AFTER(trigdata->tg_event) &&
+		   TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))))
 		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("%s is a trigger", "rf_adopt_changed()")));
+						errmsg("%s must be fired after a row",
+							   "rf_adopt_changed()")));
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("table \"%s\" is being adopted",
 							   RelationGetRelationName(trigdata->tg_relation)),
 						errhint("Wait for rf_adopt(), or call it again.")));
 	notes_oid = find_notes(trigdata);
-	if (!OidIsValid(notes_oid) || !TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+	if (!OidIsValid(notes_oid))
 		return PointerGetDatum(NULL);
 	notes = table_open(notes_oid, RowExclusiveLock);
 	kind = kind_of_note(trigdata);
