@@ -75,9 +75,6 @@
 #include "store.h"
 #include "wait_point.h"
 
-/* the CHECK that lets ATTACH do without a scan */
-#define PROOF "rf_flip_bounds"
-
 /* who writes migrated_by: a flip of one month, or of the whole cold tier */
 #define FLIPPER "archive_flip"
 #define CONVERTER "archive_set_backend"
@@ -516,8 +513,8 @@ make_indexes(const Flip *flip)
  * Store a CHECK as valid that is known to hold.  SQL would read every row, or
  * leave it unvalidated, which proves nothing to ATTACH.
  */
-static void
-add_proof(Oid leaf, const char *condition)
+void
+rf_flip_add_proof(Oid leaf, const char *condition)
 {
 	Relation	rel = table_open(leaf, AccessExclusiveLock);
 	Constraint *check = makeNode(Constraint);
@@ -527,7 +524,7 @@ add_proof(Oid leaf, const char *condition)
 	SelectStmt *select = castNode(SelectStmt, parsed->stmt);
 
 	check->contype = CONSTR_CHECK;
-	check->conname = pstrdup(PROOF);
+	check->conname = pstrdup(RF_FLIP_PROOF);
 	check->location = -1;
 	check->raw_expr = linitial_node(ResTarget, select->targetList)->val;
 	check->skip_validation = true;
@@ -565,14 +562,15 @@ is_proven(const Flip *flip)
 static void
 prove_bounds(const Flip *flip)
 {
-	add_proof(flip->leaf,
-			  rf_query_format(
-				  "bucket_month IS NOT NULL AND bucket_month >= %L::date"
-				  " AND bucket_month < %L::date"
-				  " AND retention_class IS NOT NULL AND retention_class = %L",
-				  rf_partition_date_text(flip->month),
-				  rf_partition_date_text(rf_partition_next_month(flip->month)),
-				  class_of(flip->store, flip->to)));
+	rf_flip_add_proof(
+		flip->leaf,
+		rf_query_format(
+			"bucket_month IS NOT NULL AND bucket_month >= %L::date"
+			" AND bucket_month < %L::date"
+			" AND retention_class IS NOT NULL AND retention_class = %L",
+			rf_partition_date_text(flip->month),
+			rf_partition_date_text(rf_partition_next_month(flip->month)),
+			class_of(flip->store, flip->to)));
 }
 
 /* The statements that grant again what is granted on the column. */
@@ -784,7 +782,7 @@ change_parents(Flip *flip)
 	require_success(attach_leaf, flip, ERRCODE_DATATYPE_MISMATCH,
 					"Give \"%s\" and \"%s\" the same columns and constraints.");
 	if (!proven)
-		rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " PROOF,
+		rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " RF_FLIP_PROOF,
 					 rf_store_relation_name(flip->leaf));
 }
 
@@ -1242,6 +1240,7 @@ rf_flip_partition(PG_FUNCTION_ARGS)
 	tier = rf_partition_tier_argument(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	rf_partition_check_month(month);
 	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	rf_store_require_adopted(store);
 	require_over(month);
 	if (!join_rival(store, tier, month, &result))
 		result = rf_flip_month(store, tier, month, &locked_at);
