@@ -446,6 +446,41 @@ COMMENT ON FUNCTION rf_flip_partition (date, text, text) IS
 
 REVOKE EXECUTE ON FUNCTION rf_flip_partition (date, text, text) FROM PUBLIC;
 
+-- adopt
+
+CREATE PROCEDURE rf_adopt (
+	source regclass,
+	tenant text DEFAULT NULL)
+LANGUAGE C
+AS 'MODULE_PATHNAME', 'rf_adopt';
+
+COMMENT ON PROCEDURE rf_adopt (regclass, text) IS
+	'make a store of a plain table of events, committing after each batch';
+
+REVOKE EXECUTE ON PROCEDURE rf_adopt (regclass, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_adopt_changed ()
+RETURNS trigger
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'rf_adopt_changed';
+
+COMMENT ON FUNCTION rf_adopt_changed () IS
+	'notes streams of a table that is about to be adopted';
+
+-- flatten
+
+CREATE FUNCTION rf_flatten (
+	tenant text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_flatten';
+
+COMMENT ON FUNCTION rf_flatten (text) IS
+	'turn a store back into plain tables; returns how many events they hold';
+
+REVOKE EXECUTE ON FUNCTION rf_flatten (text) FROM PUBLIC;
+
 -- ledger
 
 CREATE FUNCTION rf_prune_log (

@@ -142,6 +142,32 @@ SELECT size FROM events WHERE stream_id = :s1 ORDER BY stream_seq DESC LIMIT 1;
 ALTER TABLE events DROP COLUMN size;
 ALTER TABLE events_archive DROP COLUMN size;
 SELECT checks.append();
+-- a default of the column's type, and a domain that takes no null
+CREATE DOMAIN checks.noted AS text DEFAULT 'by its type';
+ALTER TABLE events ADD COLUMN by_type checks.noted;
+ALTER TABLE events_archive ADD COLUMN by_type checks.noted;
+SELECT checks.append();
+SELECT by_type FROM events WHERE stream_id = :s1 ORDER BY stream_seq DESC LIMIT 1;
+SET client_min_messages = error;
+ALTER TABLE events DROP COLUMN by_type CASCADE;
+ALTER TABLE events_archive DROP COLUMN by_type CASCADE;
+RESET client_min_messages;
+SELECT checks.append();
+
+-- a month that was made like another one, and has its CHECKs
+CREATE TABLE events_hot_2024_05 (LIKE events_hot_2024_01 INCLUDING ALL);
+ALTER TABLE events_hot ATTACH PARTITION events_hot_2024_05 FOR VALUES FROM ('2024-05-01') TO ('2024-06-01');
+SET client_min_messages = error;
+SELECT rf_install('store');
+RESET client_min_messages;
+SELECT checks.append(at => '2024-05-15');
+\echo :SQLSTATE
+ALTER TABLE events_hot_2024_05 DROP CONSTRAINT rf_bucket_month_bounds;
+SELECT checks.append(at => '2024-05-15');
+\echo :SQLSTATE
+ALTER TABLE events_hot_2024_05 DROP CONSTRAINT rf_created_at_bounds;
+SELECT checks.append(at => '2024-05-15');
+
 -- a rule
 CREATE RULE nothing AS ON INSERT TO events DO ALSO NOTIFY told;
 SELECT checks.append();
@@ -188,6 +214,19 @@ SELECT checks.append();
 \echo :SQLSTATE
 ALTER TABLE events ENABLE TRIGGER rf_events_close;
 SELECT checks.append();
+
+-- the schema of a tenant's store, which is not that of the function
+CREATE SCHEMA other;
+SELECT rf_install('other', 'two');
+GRANT INSERT ON other.events TO regress_rillflow_app;
+SET ROLE regress_rillflow_app;
+SELECT stream_seq FROM rf_append(:s1, 'a', '{}', tenant => 'two');
+\echo :SQLSTATE
+RESET ROLE;
+GRANT USAGE ON SCHEMA other TO regress_rillflow_app;
+SET ROLE regress_rillflow_app;
+SELECT stream_seq FROM rf_append(:s1, 'a', '{}', tenant => 'two');
+RESET ROLE;
 
 -- a month without its guard is not written to
 DROP TRIGGER rf_events_append_only ON events_hot_2024_01;

@@ -18,6 +18,7 @@
  */
 #include "postgres.h"
 
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
@@ -26,10 +27,17 @@
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 #include "compat.h"
 #include "direct.h"
@@ -39,10 +47,13 @@
 #define PLACE_NULL (-1)
 #define PLACE_HOT (-2)
 
-/* CHECKs that hold for what is put into the leaf of its month. */
-static const char *const own_checks[] = {"rf_bucket_month_tie", RF_MONTH_CHECK,
-										 "rf_created_at_bounds",
+/* CHECKs that hold for each row that we write. */
+static const char *const row_checks[] = {"rf_bucket_month_tie",
 										 "rf_created_at_finite"};
+
+/* CHECKs that hold in the leaf of the right month. */
+static const char *const bounds_checks[] = {RF_MONTH_CHECK,
+											"rf_created_at_bounds"};
 
 /* Triggers whose work is done, or not needed, when we write. */
 static const char *const own_triggers[] = {"rf_events_open", "rf_events_close",
@@ -77,22 +88,102 @@ has_own_triggers_only(Relation rel, int expected)
 		if (!TRIGGER_FOR_INSERT(trigger->tgtype) ||
 			trigger->tgenabled == TRIGGER_DISABLED)
 			continue;
-		if (!is_among(trigger->tgname, own_triggers, lengthof(own_triggers)))
+		if (trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA ||
+			!is_among(trigger->tgname, own_triggers, lengthof(own_triggers)))
 			return false;
 		found++;
 	}
 	return found == expected;
 }
 
-static bool
-has_own_checks_only(const TupleConstr *constr)
+static Expr *
+compare_column(Relation rel, const char *name, int strategy, Datum value)
 {
+	AttrNumber		  column = get_attnum(RelationGetRelid(rel), name);
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), column - 1);
+	Oid				  type = att->atttypid;
+	Oid	 family = lookup_type_cache(type, TYPECACHE_BTREE_OPFAMILY)->btree_opf;
+	Var *variable = makeVar(1, column, type, -1, InvalidOid, 0);
+	Const *constant = makeConst(type, -1, InvalidOid, att->attlen, value, false,
+								att->attbyval);
+
+	return make_opclause(get_opfamily_member(family, type, type, strategy),
+						 BOOLOID, false, (Expr *) variable, (Expr *) constant,
+						 InvalidOid, InvalidOid);
+}
+
+/* What the rows of a month have in common. */
+static List *
+facts_of_month(Relation leaf, DateADT month)
+{
+	TimestampTz start = rf_partition_start(month);
+	TimestampTz end = rf_partition_start(rf_partition_next_month(month));
+
+	return list_make3(compare_column(leaf, "bucket_month",
+									 BTEqualStrategyNumber,
+									 DateADTGetDatum(month)),
+					  compare_column(leaf, "created_at",
+									 BTGreaterEqualStrategyNumber,
+									 TimestampTzGetDatum(start)),
+					  compare_column(leaf, "created_at", BTLessStrategyNumber,
+									 TimestampTzGetDatum(end)));
+}
+
+/*
+ * Do the CHECKs of a leaf hold for the rows of a month?  Ours do, but a table
+ * that was made LIKE another month bears the bounds of that one.
+ */
+static bool
+prove_checks(Relation leaf, DateADT month)
+{
+	TupleConstr *constr = RelationGetDescr(leaf)->constr;
+
 	for (int i = 0; constr != NULL && i < constr->num_check; i++)
 	{
-		if (!is_among(constr->check[i].ccname, own_checks,
-					  lengthof(own_checks)))
+		const ConstrCheck *check = &constr->check[i];
+		List			  *clauses;
+
+		if (is_among(check->ccname, row_checks, lengthof(row_checks)))
+			continue;
+		if (!is_among(check->ccname, bounds_checks, lengthof(bounds_checks)))
+			return false;
+		clauses = make_ands_implicit((Expr *) stringToNode(check->ccbin));
+		if (!predicate_implied_by(clauses, facts_of_month(leaf, month), false))
 			return false;
 	}
+	return true;
+}
+
+/* The leaf and month that this was last proven for, until the leaf changes. */
+static struct
+{
+	Oid		leaf;
+	DateADT month;
+} proven = {InvalidOid, 0};
+
+static void
+leaf_changed(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == proven.leaf)
+		proven.leaf = InvalidOid;
+}
+
+void
+rf_direct_init(void)
+{
+	CacheRegisterRelcacheCallback(leaf_changed, (Datum) 0);
+}
+
+/* The leaf is locked: its CHECKs stay as they are. */
+static bool
+checks_hold(Relation leaf, DateADT month)
+{
+	if (proven.leaf == RelationGetRelid(leaf) && proven.month == month)
+		return true;
+	if (!prove_checks(leaf, month))
+		return false;
+	proven.leaf = RelationGetRelid(leaf);
+	proven.month = month;
 	return true;
 }
 
@@ -117,10 +208,16 @@ has_own_defaults_only(const RfDirect *direct)
 	{
 		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
 
-		if (!att->attisdropped && att->atthasdef &&
-			(att->attgenerated != '\0' ||
-			 (place_of(direct, att) == PLACE_NULL &&
-			  strcmp(NameStr(att->attname), "retention_class") != 0)))
+		if (att->attisdropped)
+			continue;
+		if (att->attgenerated != '\0')
+			return false;
+		if (place_of(direct, att) != PLACE_NULL ||
+			strcmp(NameStr(att->attname), "retention_class") == 0)
+			continue;
+		/* a type can have a default, and a domain can refuse a null */
+		if (att->atthasdef || get_typtype(att->atttypid) == TYPTYPE_DOMAIN ||
+			get_typdefault(att->atttypid) != NULL)
 			return false;
 	}
 	return true;
@@ -132,6 +229,9 @@ may_write(const RfDirect *direct)
 	Oid events = RelationGetRelid(direct->events);
 
 	return direct->events->rd_rules == NULL &&
+		   ExecutorCheckPerms_hook == NULL &&
+		   rf_compat_may_use_schema(RelationGetNamespace(direct->events),
+									GetUserId()) &&
 		   pg_class_aclcheck(events, GetUserId(), ACL_INSERT) == ACLCHECK_OK &&
 		   check_enable_rls(events, InvalidOid, true) != RLS_ENABLED &&
 		   has_own_triggers_only(direct->events, 3) &&
@@ -190,16 +290,16 @@ map_columns(RfDirect *direct)
 }
 
 static bool
-leaf_suffices(RfDirect *direct)
+leaf_suffices(RfDirect *direct, DateADT month)
 {
 	Relation leaf = direct->leaf;
 
 	return leaf->rd_rel->relkind == RELKIND_RELATION &&
 		   leaf->rd_rules == NULL && has_own_triggers_only(leaf, 2) &&
-		   has_own_checks_only(RelationGetDescr(leaf)->constr) &&
-		   map_columns(direct);
+		   map_columns(direct) && checks_hold(leaf, month);
 }
 
+/* All that was made for the leaf lives in the executor state. */
 static void
 close_leaf(RfDirect *direct)
 {
@@ -209,12 +309,9 @@ close_leaf(RfDirect *direct)
 	{
 		ExecCloseIndices(direct->result);
 		ExecDropSingleTupleTableSlot(direct->slot);
-		FreeExecutorState(direct->estate);
 		direct->result = NULL;
 	}
-	if (direct->places != NULL)
-		pfree(direct->places);
-	direct->places = NULL;
+	FreeExecutorState(direct->estate);
 	table_close(direct->leaf, NoLock);
 	direct->leaf = NULL;
 }
@@ -234,13 +331,24 @@ lock_leaf(RfDirect *direct, Oid relid, DateADT month)
 	return NULL;
 }
 
+static void
+prepare_leaf(RfDirect *direct)
+{
+	direct->slot = table_slot_create(direct->leaf, NULL);
+	direct->result = makeNode(ResultRelInfo);
+	InitResultRelInfo(direct->result, direct->leaf, 0, NULL, 0);
+	ExecOpenIndices(direct->result, false);
+}
+
 /* Open the leaf of a month; false when its rows are for the executor. */
 static bool
 open_leaf(RfDirect *direct, DateADT month)
 {
-	Oid relid = rf_partition_receiving(direct->hot, month);
+	Oid			  relid = rf_partition_receiving(direct->hot, month);
+	MemoryContext old;
 
-	if (direct->leaf != NULL && RelationGetRelid(direct->leaf) == relid)
+	if (direct->leaf != NULL && RelationGetRelid(direct->leaf) == relid &&
+		checks_hold(direct->leaf, month))
 		return true;
 	close_leaf(direct);
 	if (!OidIsValid(relid))
@@ -248,17 +356,14 @@ open_leaf(RfDirect *direct, DateADT month)
 	direct->leaf = lock_leaf(direct, relid, month);
 	if (direct->leaf == NULL)
 		return false;
-	if (!leaf_suffices(direct))
-	{
-		close_leaf(direct);
-		return false;
-	}
-	direct->slot = table_slot_create(direct->leaf, NULL);
 	direct->estate = CreateExecutorState();
-	direct->result = makeNode(ResultRelInfo);
-	InitResultRelInfo(direct->result, direct->leaf, 0, NULL, 0);
-	ExecOpenIndices(direct->result, false);
-	return true;
+	old = MemoryContextSwitchTo(direct->estate->es_query_cxt);
+	if (leaf_suffices(direct, month))
+		prepare_leaf(direct);
+	MemoryContextSwitchTo(old);
+	if (direct->result == NULL)
+		close_leaf(direct);
+	return direct->result != NULL;
 }
 
 /*

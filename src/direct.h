@@ -37,6 +37,7 @@ typedef struct RfDirect
 	ResultRelInfo  *result;
 } RfDirect;
 
+extern void rf_direct_init(void);
 extern void rf_direct_begin(RfDirect *direct, RfStore *store,
 							const RfColumn *columns, int ncolumns);
 extern bool rf_direct_insert(RfDirect *direct, DateADT month,

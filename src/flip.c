@@ -75,9 +75,6 @@
 #include "store.h"
 #include "wait_point.h"
 
-/* the CHECK that lets ATTACH do without a scan */
-#define PROOF "rf_flip_bounds"
-
 /* who writes migrated_by: a flip of one month, or of the whole cold tier */
 #define FLIPPER "archive_flip"
 #define CONVERTER "archive_set_backend"
@@ -93,7 +90,8 @@ typedef struct Flip
 	Oid			leaf;  /* the month's, below from */
 	Oid			rival; /* the month's, below to; InvalidOid: none */
 	Oid			result;
-	const char *flipper; /* who writes migrated_by */
+	const char *flipper;   /* who writes migrated_by */
+	TimestampTz locked_at; /* since when we have the tables; 0: not at all */
 } Flip;
 
 /* The cold tier, on its way to the other backend. */
@@ -515,8 +513,8 @@ make_indexes(const Flip *flip)
  * Store a CHECK as valid that is known to hold.  SQL would read every row, or
  * leave it unvalidated, which proves nothing to ATTACH.
  */
-static void
-add_proof(Oid leaf, const char *condition)
+void
+rf_flip_add_proof(Oid leaf, const char *condition)
 {
 	Relation	rel = table_open(leaf, AccessExclusiveLock);
 	Constraint *check = makeNode(Constraint);
@@ -526,7 +524,7 @@ add_proof(Oid leaf, const char *condition)
 	SelectStmt *select = castNode(SelectStmt, parsed->stmt);
 
 	check->contype = CONSTR_CHECK;
-	check->conname = pstrdup(PROOF);
+	check->conname = pstrdup(RF_FLIP_PROOF);
 	check->location = -1;
 	check->raw_expr = linitial_node(ResTarget, select->targetList)->val;
 	check->skip_validation = true;
@@ -564,14 +562,15 @@ is_proven(const Flip *flip)
 static void
 prove_bounds(const Flip *flip)
 {
-	add_proof(flip->leaf,
-			  rf_query_format(
-				  "bucket_month IS NOT NULL AND bucket_month >= %L::date"
-				  " AND bucket_month < %L::date"
-				  " AND retention_class IS NOT NULL AND retention_class = %L",
-				  rf_partition_date_text(flip->month),
-				  rf_partition_date_text(rf_partition_next_month(flip->month)),
-				  class_of(flip->store, flip->to)));
+	rf_flip_add_proof(
+		flip->leaf,
+		rf_query_format(
+			"bucket_month IS NOT NULL AND bucket_month >= %L::date"
+			" AND bucket_month < %L::date"
+			" AND retention_class IS NOT NULL AND retention_class = %L",
+			rf_partition_date_text(flip->month),
+			rf_partition_date_text(rf_partition_next_month(flip->month)),
+			class_of(flip->store, flip->to)));
 }
 
 /* The statements that grant again what is granted on the column. */
@@ -783,7 +782,7 @@ change_parents(Flip *flip)
 	require_success(attach_leaf, flip, ERRCODE_DATATYPE_MISMATCH,
 					"Give \"%s\" and \"%s\" the same columns and constraints.");
 	if (!proven)
-		rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " PROOF,
+		rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " RF_FLIP_PROOF,
 					 rf_store_relation_name(flip->leaf));
 }
 
@@ -834,8 +833,6 @@ log_rows(RfStore *store, const char *action, DateADT month, Oid source,
 static void
 flip_leaf(Flip *flip, RfLockLimit *limit)
 {
-	TimestampTz started_at;
-
 	require_fit(flip);
 	make_indexes(flip);
 	take_late_events(flip);
@@ -844,14 +841,15 @@ flip_leaf(Flip *flip, RfLockLimit *limit)
 	lock_tiers(flip->store, flip->from, flip->to, limit);
 	lock_if_any(limit, flip->leaf);
 	lock_if_any(limit, flip->rival);
-	started_at = GetCurrentTimestamp();
+	flip->locked_at = GetCurrentTimestamp();
 	find_leaves(flip);
 	require_fit(flip);
 	take_late_events(flip);
 	require_success(drop_rival, flip, ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
 					NULL);
 	change_parents(flip);
-	log_flip(flip, flip->tier == RF_HOT ? "flip back" : "flip", started_at);
+	log_flip(flip, flip->tier == RF_HOT ? "flip back" : "flip",
+			 flip->locked_at);
 	rf_store_forget_plans(flip->store, flip->leaf);
 	flip->result = flip->leaf;
 	RF_WAIT_POINT("flip_before_commit");
@@ -865,6 +863,7 @@ try_flip(void *arg)
 	RfLockLimit limit;
 	RfScope		scope;
 
+	flip->locked_at = 0;
 	find_leaves(flip);
 	rf_query_begin(&scope, flip->store->owner, SECURITY_RESTRICTED_OPERATION);
 	rf_query_be_quiet();
@@ -874,16 +873,18 @@ try_flip(void *arg)
 	if (OidIsValid(flip->leaf))
 		flip_leaf(flip, &limit);
 	else
-		flip->result = flip->rival; /* it has been flipped already */
+		flip->result = flip->rival; /* another session has flipped it */
 	rf_query_end(&scope);
 }
 
 /*
  * Flip a month to a tier, and return its leaf; InvalidOid when neither that
- * tier nor the other one has it.
+ * tier nor the other one has it.  *locked_at tells since when we have locked
+ * the tables wholly; 0 when there was nothing to flip.
  */
 Oid
-rf_flip_month(RfStore *store, RfTier tier, DateADT month)
+rf_flip_month(RfStore *store, RfTier tier, DateADT month,
+			  TimestampTz *locked_at)
 {
 	Flip flip = {.namespace_id = store->namespace_id,
 				 .month = month,
@@ -891,6 +892,7 @@ rf_flip_month(RfStore *store, RfTier tier, DateADT month)
 				 .flipper = FLIPPER};
 
 	rf_lock_retry(try_flip, &flip);
+	*locked_at = flip.locked_at;
 	return flip.result;
 }
 
@@ -1224,11 +1226,12 @@ join_rival(RfStore *store, RfTier tier, DateADT month, Oid *result)
 Datum
 rf_flip_partition(PG_FUNCTION_ARGS)
 {
-	char	*tenant = RF_GETARG_STRING(2);
-	DateADT	 month;
-	RfTier	 tier;
-	RfStore *store;
-	Oid		 result;
+	char	   *tenant = RF_GETARG_STRING(2);
+	DateADT		month;
+	RfTier		tier;
+	RfStore	   *store;
+	Oid			result;
+	TimestampTz locked_at;
 
 	PreventCommandIfReadOnly("rf_flip_partition()");
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
@@ -1239,9 +1242,10 @@ rf_flip_partition(PG_FUNCTION_ARGS)
 	tier = rf_partition_tier_argument(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	rf_partition_check_month(month);
 	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	rf_store_require_adopted(store);
 	require_over(month);
 	if (!join_rival(store, tier, month, &result))
-		result = rf_flip_month(store, tier, month);
+		result = rf_flip_month(store, tier, month, &locked_at);
 	if (!OidIsValid(result))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

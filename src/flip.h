@@ -13,6 +13,9 @@
 #include "partition.h"
 #include "store.h"
 
+/* the CHECK that lets ATTACH do without a scan */
+#define RF_FLIP_PROOF "rf_flip_bounds"
+
 /* What stands in the way of a flip, as the month is now. */
 typedef enum RfFlipState
 {
@@ -27,7 +30,9 @@ typedef enum RfFlipState
 
 extern RfFlipState rf_flip_state(RfStore *store, Oid from, Oid to,
 								 const RfPartition *leaf, char **why);
-extern Oid		   rf_flip_month(RfStore *store, RfTier tier, DateADT month);
+extern Oid		   rf_flip_month(RfStore *store, RfTier tier, DateADT month,
+								 TimestampTz *locked_at);
+extern void		   rf_flip_add_proof(Oid leaf, const char *condition);
 extern int64 rf_flip_absorb(RfStore *store, Oid small, Oid large, int limit);
 extern void	 rf_flip_cold_tier(RfStore *store, RfBackend backend);
 

@@ -40,6 +40,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "install.h"
 #include "partition.h"
 #include "query.h"
 #include "store.h"
@@ -300,8 +301,8 @@ create_tables(const char *schema)
  * The view that reads both tiers, with the columns that both tables have; the
  * generated ones can be missing in one of them.
  */
-static void
-create_view(Oid namespace_id)
+void
+rf_install_create_view(Oid namespace_id)
 {
 	const char *quoted = quote_identifier(get_namespace_name(namespace_id));
 	Oid			types[2] = {OIDOID, OIDOID};
@@ -411,8 +412,8 @@ drop_triggers_of(const char *table, const char *const *names)
 		rf_query_ddl("DROP TRIGGER IF EXISTS %I ON %s", names[i], table);
 }
 
-static void
-drop_triggers(const RfStore *store)
+void
+rf_install_drop_triggers(const RfStore *store)
 {
 	static const char *const names[] = {"rf_events_open",
 										"rf_events_redirect_archived",
@@ -469,8 +470,8 @@ write_registry(const char *sql, const char *schema, const char *tenant,
 	CommandCounterIncrement();
 }
 
-static void
-register_store(const char *schema, const char *tenant, const char *tenancy)
+void
+rf_install_register(const char *schema, const char *tenant, const char *tenancy)
 {
 	write_registry(
 		"INSERT INTO %s AS s (schema, tenant, tenancy, layout_version)"
@@ -479,8 +480,8 @@ register_store(const char *schema, const char *tenant, const char *tenancy)
 		schema, tenant, tenancy);
 }
 
-static void
-unregister_store(const char *schema)
+void
+rf_install_unregister(const char *schema)
 {
 	write_registry("DELETE FROM %s WHERE schema = $1 AND $2::text IS NULL"
 				   " AND $3::text IS NOT NULL AND $4::integer IS NOT NULL",
@@ -633,8 +634,8 @@ create_months(Oid namespace_id)
  * it gives out the same numbers again after a crash.  Started anew, it writes
  * the next number to the log.
  */
-static void
-restart_log(const char *schema)
+void
+rf_install_restart_log(const char *schema)
 {
 	const char *quoted = quote_identifier(schema);
 
@@ -648,20 +649,21 @@ restart_log(const char *schema)
 }
 
 /* Make the store in a schema that has none of its names. */
-static void
-create_store(Oid namespace_id, const char *tenant, const char *tenancy)
+void
+rf_install_create_store(Oid namespace_id, const char *tenant,
+						const char *tenancy)
 {
 	const char *schema = get_namespace_name(namespace_id);
 	RfScope		scope;
 
-	register_store(schema, tenant, tenancy);
+	rf_install_register(schema, tenant, tenancy);
 	rf_query_begin(&scope, InvalidOid, 0);
 	rf_query_be_quiet();
 	create_tables(schema);
-	create_view(namespace_id);
+	rf_install_create_view(namespace_id);
 	create_triggers(namespace_id);
 	create_months(namespace_id);
-	restart_log(schema);
+	rf_install_restart_log(schema);
 	rf_query_end(&scope);
 }
 
@@ -756,14 +758,14 @@ take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 	rf_query_begin(&scope, InvalidOid, 0);
 	require_complete_store(namespace_id);
 	rf_query_end(&scope);
-	register_store(schema, tenant, tenancy);
+	rf_install_register(schema, tenant, tenancy);
 	rf_query_begin(&scope,
 				   rf_store_relation_owner(
 					   get_relname_relid("events", namespace_id)),
 				   SECURITY_RESTRICTED_OPERATION);
 	rf_query_be_quiet();
 	rf_query_limit_lock_waits(rf_guc_lock_timeout);
-	create_view(namespace_id);
+	rf_install_create_view(namespace_id);
 	rf_store_require_same_columns(rf_store_in(namespace_id, false));
 	create_triggers(namespace_id);
 	rf_query_end(&scope);
@@ -778,13 +780,13 @@ take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 }
 
 /* A tenant has one store. */
-static void
-require_free_tenant(const char *schema, const char *tenant)
+void
+rf_install_require_free_tenant(const char *schema, const char *tenant)
 {
 	char *other = tenant == NULL ? NULL : rf_store_schema_of_tenant(tenant);
 
 	if (other != NULL && !OidIsValid(get_namespace_oid(other, true)))
-		unregister_store(other); /* dropped, or renamed, with its schema */
+		rf_install_unregister(other); /* dropped, or renamed, with its schema */
 	else if (other != NULL && strcmp(other, schema) != 0)
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
 						errmsg("tenant \"%s\" already exists", tenant),
@@ -794,11 +796,11 @@ require_free_tenant(const char *schema, const char *tenant)
 static void
 install_store(Oid namespace_id, const char *tenant, const char *tenancy)
 {
-	require_free_tenant(get_namespace_name(namespace_id), tenant);
+	rf_install_require_free_tenant(get_namespace_name(namespace_id), tenant);
 	if (names_are_taken(namespace_id))
 		take_up_store(namespace_id, tenant, tenancy);
 	else
-		create_store(namespace_id, tenant, tenancy);
+		rf_install_create_store(namespace_id, tenant, tenancy);
 }
 
 /*
@@ -908,7 +910,7 @@ rf_create_default_store(PG_FUNCTION_ARGS)
 					 quote_literal_cstr(get_namespace_name(namespace_id)))));
 	else
 	{
-		create_store(namespace_id, NULL, "single");
+		rf_install_create_store(namespace_id, NULL, "single");
 		release_members(namespace_id);
 	}
 	PG_RETURN_VOID();
@@ -996,6 +998,7 @@ uninstall_store(RfStore *store, bool force)
 	char   *schema = pstrdup(store->schema);
 	bool	empty = !holds_events(store);
 
+	rf_store_require_adopted(store);
 	if (!empty && !force)
 		ereport(
 			ERROR,
@@ -1013,11 +1016,11 @@ uninstall_store(RfStore *store, bool force)
 			ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("events were appended while the store was being removed")));
-	drop_triggers(store);
+	rf_install_drop_triggers(store);
 	if (empty)
 		drop_tables(store);
 	rf_query_end(&scope);
-	unregister_store(schema);
+	rf_install_unregister(schema);
 }
 
 Datum

@@ -57,6 +57,8 @@ static const RfStatement insert_streams =
 static const RfStatement fold_entries =
 	{"WITH old AS (DELETE FROM {log} WHERE logged_at < $1"
 	 " AND action NOT IN ('left open', 'flips closed')"
+	 " AND NOT (action ~ '^adopt ' AND log_id > coalesce((SELECT max(log_id)"
+	 " FROM {log} WHERE action = 'adopt'), 0))"
 	 " AND NOT (action = 'flip' AND log_id > coalesce((SELECT max(log_id)"
 	 " FROM {log} WHERE action = 'flips closed'), 0)) RETURNING *),"
 	 " forgotten AS (DELETE FROM {log} AS l WHERE logged_at < $1"

@@ -186,6 +186,8 @@ reactivate(RfStore *store, const pg_uuid_t *id, bool with_events, Datum *row,
 	entry.started_at = GetCurrentTimestamp();
 	entry.events = 0;
 	entry.streams = 1;
+	if (with_events)
+		rf_store_require_adopted(store);
 	rf_frame_flush();
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	if (rf_query_run(rf_store_plan(store, &lock_stream), &value, NULL) == 0)

@@ -626,7 +626,7 @@ make_month(RfStore *store, RfTier tier, DateADT month, const char *tablespace)
 	Oid		parent = rf_store_tier_parent(store, tier);
 	Oid		default_leaf = rf_partition_default_of(parent);
 	DateADT next = rf_partition_next_month(month);
-	bool	readers_wait = tier == RF_COLD ||
+	bool	readers_wait = tier == RF_COLD || store->adopting ||
 						has_waiting_rows(default_leaf, month, next);
 
 	lock_to_make(parent, default_leaf, readers_wait);

@@ -147,6 +147,7 @@ rf_policy_sources(RfStore *store, const RfMoveSpec *spec)
 	DateADT	  to = DATEVAL_NOEND;
 	ListCell *cell;
 
+	rf_store_require_adopted(store);
 	if (spec->has_stream)
 	{
 		RfStreamState state;

@@ -132,6 +132,24 @@ rf_query_be_quiet(void)
 }
 
 /*
+ * Until the scope ends, values look the same as text whatever the session has
+ * set: sums over it are compared with those of other sessions.
+ */
+void
+rf_query_fix_text(void)
+{
+	static const char *const settings[][2] = {{"DateStyle", "ISO, YMD"},
+											  {"IntervalStyle", "postgres"},
+											  {"TimeZone", "UTC"},
+											  {"extra_float_digits", "1"},
+											  {"bytea_output", "hex"},
+											  {"xmloption", "content"}};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		set_locally(settings[i][0], settings[i][1]);
+}
+
+/*
  * The connection of a procedure that commits.  Scopes nest inside it, and
  * must all have ended when rf_query_commit() is called.
  */
@@ -218,7 +236,7 @@ rf_query_run_untriggered(RfPlan plan, const Datum *values, const char *nulls)
 static bool
 is_caught(int sqlstate, int caught_sqlstate)
 {
-	return sqlstate == caught_sqlstate ||
+	return sqlstate == caught_sqlstate || caught_sqlstate == RF_ANY_ERROR ||
 		   (caught_sqlstate == ERRCODE_LOCK_NOT_AVAILABLE &&
 			sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED);
 }

@@ -15,6 +15,9 @@
 
 #define RF_MAX_ARGS 16
 
+/* for rf_query_attempt(): whatever happens is caught */
+#define RF_ANY_ERROR 0
+
 typedef struct _SPI_plan *RfPlan;
 
 /* What to give back when a scope ends. */
@@ -31,6 +34,7 @@ extern void rf_query_end(RfScope *scope);
 extern void rf_query_limit_lock_waits(int timeout_ms);
 extern void rf_query_detect_deadlocks_after(int timeout_ms);
 extern void rf_query_be_quiet(void);
+extern void rf_query_fix_text(void);
 extern void rf_query_require_read_committed(const char *what);
 extern void rf_query_connect_nonatomic(void);
 extern void rf_query_disconnect(void);

@@ -35,6 +35,8 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
+#include "partitioning/partbounds.h"
+#include "partitioning/partdesc.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -535,6 +537,7 @@ load_store(RfStore *store)
 	load_columns(store);
 	store->missing_column = find_missing_column(store->events,
 												store->events_archive);
+	store->adopting = OidIsValid(rf_store_adopted_leaf(store->events_hot));
 	ctl.keysize = sizeof(PlanKey);
 	ctl.entrysize = sizeof(PlanEntry);
 	ctl.hcxt = store->context;
@@ -1044,6 +1047,48 @@ rf_store_lock_cold(RfStore *store)
 	return store;
 }
 
+/*
+ * The plain table that is being adopted into a tier: the partition for rows
+ * without a month.  InvalidOid when there is none.
+ */
+Oid
+rf_store_adopted_leaf(Oid parent)
+{
+	Relation		   rel = table_open(parent, AccessShareLock);
+	PartitionDesc	   desc = RelationGetPartitionDesc(rel, true);
+	PartitionBoundInfo bounds = desc->boundinfo;
+	Oid				   result = InvalidOid;
+
+	if (bounds != NULL && bounds->strategy == PARTITION_STRATEGY_RANGE &&
+		bounds->ndatums > 1 &&
+		bounds->kind[0][0] == PARTITION_RANGE_DATUM_MINVALUE &&
+		bounds->kind[1][0] == PARTITION_RANGE_DATUM_VALUE &&
+		DatumGetDateADT(bounds->datums[1][0]) == RF_FIRST_DAY &&
+		bounds->indexes[1] >= 0)
+		result = desc->oids[bounds->indexes[1]];
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/* Refuse what has to wait until all events have their months. */
+void
+rf_store_require_adopted(const RfStore *store)
+{
+	Oid leaf;
+
+	if (!store->adopting)
+		return;
+	leaf = rf_store_adopted_leaf(store->events_hot);
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		 errmsg("the events of schema \"%s\" are being adopted", store->schema),
+		 OidIsValid(leaf) ?
+			 errhint("Wait for rf_adopt(), or call it again: CALL rf_adopt(%s)",
+					 quote_literal_cstr(rf_store_relation_name(leaf))) :
+			 0));
+}
+
 /* Let go of the plans for a leaf that is done with. */
 void
 rf_store_forget_plans(RfStore *store, Oid source)
@@ -1061,9 +1106,9 @@ rf_store_forget_plans(RfStore *store, Oid source)
 	}
 }
 
-/* The leaf's unique index on one column, or on two; InvalidOid: none. */
-static Oid
-find_unique_index(Relation rel, AttrNumber first, AttrNumber second)
+/* A leaf's unique index on one column, or on two; InvalidOid: none. */
+Oid
+rf_store_unique_index(Relation rel, AttrNumber first, AttrNumber second)
 {
 	List	 *indexes = RelationGetIndexList(rel);
 	int		  nkeys = second == InvalidAttrNumber ? 1 : 2;
@@ -1096,7 +1141,7 @@ static Oid
 must_find_stream_index(Relation rel, AttrNumber stream_id,
 					   AttrNumber stream_seq)
 {
-	Oid result = find_unique_index(rel, stream_id, stream_seq);
+	Oid result = rf_store_unique_index(rel, stream_id, stream_seq);
 
 	if (!OidIsValid(result))
 		ereport(
@@ -1143,8 +1188,8 @@ read_leaf(Oid relid, RfLeaf *leaf)
 								leaf->retention_class));
 	leaf->stream_index = must_find_stream_index(rel, leaf->stream_id,
 												leaf->stream_seq);
-	leaf->global_index = find_unique_index(rel, leaf->global_seq,
-										   InvalidAttrNumber);
+	leaf->global_index = rf_store_unique_index(rel, leaf->global_seq,
+											   InvalidAttrNumber);
 	table_close(rel, AccessShareLock);
 }
 

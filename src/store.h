@@ -45,6 +45,7 @@ typedef struct RfStore
 	bool	  redirect_enabled;
 	bool	  include_archived;
 	bool	  notify_enabled;
+	bool	  adopting; /* are events of a plain table still to be carried? */
 
 	int	   ncolumns; /* of an event, but for retention_class */
 	char **column_names;
@@ -87,6 +88,15 @@ typedef struct RfLeaf
 	AttrNumber last_column; /* of these */
 } RfLeaf;
 
+/*
+ * While a plain table is adopted it is a partition of the tier's parent, for
+ * rows of which the month is not known yet: '-infinity'.  This is the day
+ * after which months begin, the first one that there is.
+ */
+#define RF_NO_MONTH "-infinity"
+#define RF_FIRST_DAY (-POSTGRES_EPOCH_JDATE)
+#define RF_FIRST_DAY_TEXT "4714-11-24 BC"
+
 /* What a caller may do with a store. */
 typedef enum RfRight
 {
@@ -122,9 +132,13 @@ extern void		rf_store_require_same_columns(const RfStore *store);
 extern RfStore *rf_store_lock_backend(RfStore *store);
 extern RfStore *rf_store_lock_cold(RfStore *store);
 extern void		rf_store_forget_plans(RfStore *store, Oid source);
+extern Oid		rf_store_adopted_leaf(Oid parent);
+extern void		rf_store_require_adopted(const RfStore *store);
 
 /* leaves */
 extern void rf_store_leaf(Oid relid, RfLeaf *result);
+extern Oid	rf_store_unique_index(Relation rel, AttrNumber first,
+								  AttrNumber second);
 
 /* our own writers */
 extern void rf_store_expect_write(Oid relid);

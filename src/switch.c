@@ -125,6 +125,7 @@ rf_archive_set_backend(PG_FUNCTION_ARGS)
 						errmsg("\"%s\" is not a backend", backend),
 						errhint("Use \"dual_table\" or \"partitioned\".")));
 	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	rf_store_require_adopted(store);
 	rf_flip_cold_tier(store, partitioned ? RF_PARTITIONED : RF_DUAL_TABLE);
 	write_switch(rf_store_in(store->namespace_id, false), &set_backend,
 				 CStringGetTextDatum(backend), psprintf("backend %s", backend));

@@ -326,10 +326,11 @@ move_leaf(MoveLoop *loop, const RfPartition *source)
 
 typedef struct FlipCall
 {
-	RfStore	  *store;
-	DateADT	   month;
-	bool	   flipped;
-	ErrorData *locked; /* the locks were not to be had */
+	RfStore	   *store;
+	DateADT		month;
+	bool		tried;	   /* the locks were to be had */
+	TimestampTz locked_at; /* since when; 0: another session had flipped it */
+	ErrorData  *refused;   /* they were not */
 } FlipCall;
 
 static void
@@ -337,7 +338,7 @@ flip_month(void *arg)
 {
 	FlipCall *call = arg;
 
-	(void) rf_flip_month(call->store, RF_COLD, call->month);
+	(void) rf_flip_month(call->store, RF_COLD, call->month, &call->locked_at);
 }
 
 static void
@@ -345,21 +346,23 @@ flip_unless_locked(void *arg)
 {
 	FlipCall *call = arg;
 
-	call->flipped = rf_query_attempt(flip_month, call,
-									 ERRCODE_LOCK_NOT_AVAILABLE, &call->locked);
+	call->tried = rf_query_attempt(flip_month, call, ERRCODE_LOCK_NOT_AVAILABLE,
+								   &call->refused);
 }
 
 /*
  * Flip a month.  Where that is refused, false: it goes by rows.  Where the
  * locks are not to be had, a move that commits leaves the month to the next
- * one, and one that does not fails.
+ * one, and one that does not fails.  *locked_at is since when we have locked
+ * the tables, 0 when we have not.
  */
 static bool
-try_flip(MoveLoop *loop, const RfPartition *source)
+try_flip(MoveLoop *loop, const RfPartition *source, TimestampTz *locked_at)
 {
 	FlipCall   call = {.store = loop->store, .month = source->lower};
 	ErrorData *refused;
 
+	*locked_at = 0;
 	if (!rf_query_attempt(flip_unless_locked, &call,
 						  ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, &refused))
 	{
@@ -369,15 +372,18 @@ try_flip(MoveLoop *loop, const RfPartition *source)
 							 errdetail_internal("%s", refused->detail)));
 		return false;
 	}
-	if (call.flipped)
-		loop->flips++;
+	if (call.tried)
+	{
+		*locked_at = call.locked_at;
+		loop->flips += call.locked_at != 0 ? 1 : 0;
+	}
 	else if (loop->commits)
 		ereport(NOTICE, (errmsg("month %s was left where it is",
 								rf_partition_date_text(source->lower)),
-						 errdetail_internal("%s", call.locked->message),
+						 errdetail_internal("%s", call.refused->message),
 						 errhint("The next move takes it up.")));
 	else
-		ReThrowError(call.locked);
+		ReThrowError(call.refused);
 	return true;
 }
 
@@ -411,22 +417,19 @@ join_rival(MoveLoop *loop, const RfPartition *source)
 static bool
 flip_and_yield(MoveLoop *loop, const RfPartition *source)
 {
-	TimestampTz started_at = GetCurrentTimestamp();
-	int			before = loop->flips;
+	TimestampTz locked_at;
 	bool		wanted;
 	bool		done;
+	long		held;
 
 	begin_step(loop);
-	done = try_flip(loop, source);
-	wanted = loop->commits && loop->flips > before &&
+	done = try_flip(loop, source, &locked_at);
+	wanted = loop->commits && locked_at != 0 &&
 			 rf_lock_is_wanted(loop->store->events);
 	end_step(loop);
-	if (wanted)
-		rf_lock_pause(
-			Min(YIELD_FACTOR *
-					TimestampDifferenceMilliseconds(started_at,
-													GetCurrentTimestamp()),
-				LONGEST_YIELD_MS));
+	held = TimestampDifferenceMilliseconds(locked_at, GetCurrentTimestamp());
+	if (wanted && !time_is_up(loop))
+		rf_lock_pause(Min(YIELD_FACTOR * Max(held, 1), LONGEST_YIELD_MS));
 	return done;
 }
 

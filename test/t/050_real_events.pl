@@ -250,5 +250,29 @@ WHERE retention = 'cold' AND to_month < now() \gexec
 SQL
 is(events_in($node, $db, 'events_hot'), $events, 'all months turn hot again, with all events');
 is(union_state($node, $db), $loaded, 'which are what they were');
+# Back to plain tables, and into a store again.
+my $before = union_state($node, 'postgres');
+my @states = map { ask("SELECT count(*) FROM $_") } qw(events events_archive rf_streams);
+my $marks = ask("SELECT count(*) || ' ' || sum(hashtext(concat_ws(' ', stream_id, last_seq, archived_at, archived_by)))"
+	. ' FROM rf_streams');
+is(ask('SELECT rf_flatten()'), $events, 'the store is flattened');
+is(ask("SELECT string_agg(relname || ' ' || relkind, ', ' ORDER BY relname) FROM pg_class"
+			. " WHERE relname IN ('events', 'events_archive')"),
+	'events r, events_archive r', 'into plain tables');
+is_deeply([ map { ask("SELECT count(*) FROM $_") } qw(events events_archive rf_streams) ], \@states, 'with the same counts');
+is(sqlstate_of($node, 'postgres', 'SELECT rf_read_all()'), '55000', 'there is no store any more');
+($status, $stdout, $stderr) = $node->psql('postgres', "CALL rf_adopt('events')");
+is($status, 0, 'the plain tables are adopted') or diag($stderr);
+is_deeply([ map { ask("SELECT count(*) FROM $_") } qw(events events_archive rf_streams) ], \@states, 'with the same counts');
+same_union($node, 'postgres', $before, 'flattened and adopted: nothing lost');
+is(ask("SELECT count(*) || ' ' || sum(hashtext(concat_ws(' ', stream_id, last_seq, archived_at, archived_by)))"
+			. ' FROM rf_streams'),
+	$marks, 'streams are archived as they were');
+is(ask("SELECT count(*) FROM events_hot_default"), '0', 'each hot event is in its month');
+is(ask("SELECT count(*) FROM events_archive_default"), '0', 'each cold event is in its month');
+is( ask("SELECT string_agg(action || ' ' || events, ', ' ORDER BY log_id) FROM rf_archive_log"
+			. " WHERE action IN ('flatten', 'adopt')"),
+	"flatten $events, adopt $events",
+	'the ledger tells of both');
 
 done_testing();

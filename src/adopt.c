@@ -1,0 +1,1849 @@
+/*-------------------------------------------------------------------------
+ *
+ * adopt.c
+ *	  Adopting a plain table of events: the way into a store.
+ *
+ * The source becomes a partition of the new store, and its rows are carried to
+ * their months afterwards, in batches.  What lies in it is in the store from
+ * the moment of the switch, and whoever reads or appends goes on: "events" is
+ * the new table, and shows old and new events, each once, in any snapshot.
+ *
+ *	prepare		Rows of rf_streams and keys are made in a schema of our own,
+ *				from all that the source holds.  A trigger on the source notes
+ *				the streams that change meanwhile.  All months are made.
+ *	catch up	What is known of noted streams is made anew, until few are left.
+ *	switch		Under ACCESS EXCLUSIVE on the source: the last noted streams;
+ *				the source is renamed, fitted and attached, the new tables come
+ *				in.  Nothing in it depends on the number of events.
+ *	count		The source, which nobody writes any more, is counted and summed.
+ *	carry		Batches: DELETE from the source feeds INSERT into its months.
+ *	finish		The store has to hold what was counted.  The empty source goes.
+ *
+ * A partition holds rows of one range of bucket_month.  Rows of the source have
+ * none yet: '-infinity' for all of them, a default that is kept in the catalog,
+ * and no row is written.  The CHECK that ties bucket_month to created_at stands
+ * on the leaves alone until the end.  That partition is also how a store, and
+ * whoever restores a dump of it, knows that it is being adopted: then
+ * rf_adopt() goes on where it stopped.  What waits for the end, moves among
+ * them, asks rf_store_require_adopted().
+ *
+ * What crashes before the switch leaves our schema and our triggers, which the
+ * next call takes away; an error takes them away itself.
+ *
+ * Locks, each within rillflow.lock_timeout (lock.c): SHARE ROW EXCLUSIVE on the
+ * source, to make the triggers; ACCESS EXCLUSIVE on it, to switch; ACCESS
+ * EXCLUSIVE on events and events_archive, to finish.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "storage/lmgr.h"
+#include "tcop/tcopprot.h"
+#include "utils/acl.h"
+#include "utils/backend_status.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "flip.h"
+#include "guc.h"
+#include "install.h"
+#include "ledger.h"
+#include "lock.h"
+#include "model.h"
+#include "partition.h"
+#include "query.h"
+#include "source.h"
+#include "store.h"
+#include "wait_point.h"
+
+/* Events that go to their months in one transaction. */
+#define CARRY_BATCH 5000
+
+/* When so little has changed since we looked, it is time to switch. */
+#define FEW_CHANGES 500
+#define MAX_ROUNDS 20
+
+#define PROGRESS_INTERVAL_MS 1000
+
+/* How long to wait for those who still see rows in the emptied source. */
+#define UNSEEN_PAUSE_MS 100
+#define UNSEEN_LONGEST_MS 10000
+
+/* key spaces of the session's locks on what it adopts, and where to */
+#define SOURCE_LOCK_CLASS 7272
+#define TARGET_LOCK_CLASS 7273
+
+/*
+ * What changes are noted in: an event that was inserted, a stream of which
+ * events changed otherwise, a row of rf_streams.
+ */
+#define CHANGES "rf_adopt_changes"
+#define NOTE_INSERT 'i'
+#define NOTE_CHANGE 'c'
+#define NOTE_STREAM 's'
+
+/* those that are being looked at */
+#define TAKEN "rf_adopt_taken"
+
+/* of rows e, in any order */
+#define CHECKSUM                                           \
+	"coalesce(sum(hashtextextended(e::text, 0)::numeric)," \
+	" 0)::text"
+
+#define TIE "rf_bucket_month_tie"
+#define TIE_CHECK                              \
+	"CONSTRAINT " TIE " CHECK (bucket_month =" \
+	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date)"
+
+typedef struct Adoption
+{
+	MemoryContext context; /* lives as long as we do */
+	MemoryContext step;	   /* emptied after each step */
+	RfSource	  source;
+	Oid			  target; /* schemas */
+	Oid			  staging;
+	char		 *staging_name;
+	char		 *tenant;
+	char		 *name; /* of the source, for the ledger */
+	bool		  in_place;
+	TimestampTz	  started_at;
+	TimestampTz	  reported_at;
+	int64		  boundary; /* global_seq of adopted events is not higher */
+	int64		  events;	/* of the source */
+	int64		  carried;
+	char		 *checksum;
+	int			  nlocks; /* of the session */
+	struct
+	{
+		int32 class;
+		Oid object;
+	} locks[2];
+	int64 changes; /* that the last round has taken up */
+} Adoption;
+
+/*
+ * Transactions
+ */
+
+static void
+begin_step(Adoption *adoption)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+	rf_query_require_read_committed("rf_adopt()");
+	MemoryContextSwitchTo(adoption->step);
+}
+
+static void
+end_step(Adoption *adoption)
+{
+	MemoryContextSwitchTo(adoption->context);
+	MemoryContextReset(adoption->step);
+	PopActiveSnapshot();
+	rf_query_commit();
+	MemoryContextSwitchTo(adoption->context);
+}
+
+static void
+begin_scope(const Adoption *adoption, RfScope *scope)
+{
+	rf_query_begin(scope, adoption->source.owner,
+				   SECURITY_RESTRICTED_OPERATION);
+	rf_query_be_quiet();
+}
+
+/* A table of the schema where the store is prepared, by its name. */
+static char *
+staged(const Adoption *adoption, const char *name)
+{
+	return quote_qualified_identifier(adoption->staging_name, name);
+}
+
+static int64
+ask_number(const char *sql)
+{
+	rf_query_once(sql, 0, NULL, NULL, NULL);
+	return DatumGetInt64(rf_query_must(0, 1));
+}
+
+/*
+ * Noting changes
+ */
+
+/* The tables of a source, with their number. */
+static int
+list_tables(const RfSource *source, Oid *tables)
+{
+	int count = 0;
+
+	tables[count++] = source->events;
+	if (OidIsValid(source->archive))
+		tables[count++] = source->archive;
+	if (OidIsValid(source->streams))
+		tables[count++] = source->streams;
+	return count;
+}
+
+static void
+lock_source(const Adoption *adoption, const RfLockLimit *limit, LOCKMODE mode)
+{
+	Oid tables[3];
+	int count = list_tables(&adoption->source, tables);
+
+	for (int i = 0; i < count; i++)
+		rf_lock_table(limit, tables[i], mode);
+}
+
+static void
+drop_watchers(const Adoption *adoption)
+{
+	Oid tables[3];
+	int count = list_tables(&adoption->source, tables);
+
+	for (int i = 0; i < count; i++)
+	{
+		const char *table = rf_store_relation_name(tables[i]);
+
+		rf_query_ddl("DROP TRIGGER IF EXISTS rf_adopt_changed ON %s", table);
+		rf_query_ddl("DROP TRIGGER IF EXISTS rf_adopt_truncated ON %s", table);
+	}
+}
+
+static bool
+has_watchers(const Adoption *adoption)
+{
+	Oid	  types[3] = {OIDOID, OIDOID, OIDOID};
+	Datum values[3];
+
+	values[0] = ObjectIdGetDatum(adoption->source.events);
+	values[1] = ObjectIdGetDatum(adoption->source.archive);
+	values[2] = ObjectIdGetDatum(adoption->source.streams);
+	return rf_query_once("SELECT 1 FROM pg_trigger WHERE tgrelid IN"
+						 " ($1, $2, $3) AND tgname ~ '^rf_adopt_' LIMIT 1",
+						 3, types, values, NULL) > 0;
+}
+
+/* Let changes of the source be noted, whoever makes them. */
+static void
+make_watchers(const Adoption *adoption)
+{
+	char *extension = get_namespace_name(rf_store_extension_schema());
+	Oid	  tables[3];
+	int	  count = list_tables(&adoption->source, tables);
+
+	for (int i = 0; i < count; i++)
+	{
+		const char *table = rf_store_relation_name(tables[i]);
+
+		rf_query_ddl("CREATE TRIGGER rf_adopt_changed"
+					 " AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW"
+					 " EXECUTE FUNCTION %I.rf_adopt_changed(%L)",
+					 table, extension, adoption->staging_name);
+		rf_query_ddl("CREATE TRIGGER rf_adopt_truncated BEFORE TRUNCATE ON %s"
+					 " EXECUTE FUNCTION %I.rf_adopt_changed(%L)",
+					 table, extension, adoption->staging_name);
+		rf_query_ddl("ALTER TABLE %s ENABLE ALWAYS TRIGGER rf_adopt_changed,"
+					 " ENABLE ALWAYS TRIGGER rf_adopt_truncated",
+					 table);
+	}
+}
+
+/* Take away what a call before has left. */
+static void
+clean_up(void *arg)
+{
+	Adoption   *adoption = arg;
+	RfLockLimit limit;
+	RfScope		scope;
+
+	begin_scope(adoption, &scope);
+	if (has_watchers(adoption))
+	{
+		rf_lock_begin(&limit);
+		lock_source(adoption, &limit, AccessExclusiveLock);
+		drop_watchers(adoption);
+	}
+	if (OidIsValid(get_namespace_oid(adoption->staging_name, true)))
+		rf_query_ddl("DROP SCHEMA %I CASCADE", adoption->staging_name);
+	rf_query_end(&scope);
+}
+
+static void
+watch(void *arg)
+{
+	Adoption   *adoption = arg;
+	RfLockLimit limit;
+	RfScope		scope;
+
+	begin_scope(adoption, &scope);
+	rf_query_ddl("CREATE SCHEMA %I", adoption->staging_name);
+	rf_query_ddl("CREATE TABLE %s (kind \"char\", stream_id uuid,"
+				 " stream_seq integer, created_at timestamptz,"
+				 " global_seq bigint)",
+				 staged(adoption, CHANGES));
+	rf_query_ddl("CREATE TABLE %s (LIKE %s)", staged(adoption, TAKEN),
+				 staged(adoption, CHANGES));
+	rf_lock_begin(&limit);
+	lock_source(adoption, &limit, ShareRowExclusiveLock);
+	make_watchers(adoption);
+	rf_query_end(&scope);
+	adoption->staging = get_namespace_oid(adoption->staging_name, false);
+}
+
+/*
+ * Streams and keys
+ */
+
+static const char *
+of_streams(const ArrayType *streams)
+{
+	return streams == NULL ? "true" : "stream_id = ANY ($1)";
+}
+
+/*
+ * Columns of rf_streams that come from the source's, and the expressions over
+ * its row s that they come from; what it lacks has a default.
+ */
+static void
+list_stream_columns(const Adoption *adoption, StringInfo names,
+					StringInfo values)
+{
+	Relation  rel = table_open(adoption->source.streams, AccessShareLock);
+	TupleDesc tupdesc = RelationGetDescr(rel);
+
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+		const char		 *name = NameStr(att->attname);
+		const char		 *quoted = quote_identifier(name);
+
+		/* the events know these better */
+		if (att->attisdropped || strcmp(name, "stream_id") == 0 ||
+			strcmp(name, "last_seq") == 0 ||
+			strcmp(name, "first_event_at") == 0 ||
+			strcmp(name, "last_event_at") == 0 ||
+			strcmp(name, "retention_class") == 0)
+			continue;
+		appendStringInfo(names, ", %s", quoted);
+		if (strcmp(name, "created_at") == 0 || strcmp(name, "updated_at") == 0)
+			appendStringInfo(values, ", coalesce(s.%s, now())", quoted);
+		else
+			appendStringInfo(values, ", s.%s", quoted);
+	}
+	if (get_attnum(adoption->source.streams, "archived_at") !=
+		InvalidAttrNumber)
+	{
+		appendStringInfoString(names, ", retention_class");
+		appendStringInfoString(values, ", CASE WHEN s.archived_at IS NULL"
+									   " THEN 'hot' ELSE 'cold' END");
+	}
+	table_close(rel, AccessShareLock);
+}
+
+/*
+ * Make rows of rf_streams: the heads come from a query, with its WITH before
+ * it; the rest from the rows of the source's rf_streams that the condition
+ * takes.
+ */
+static void
+make_streams(const Adoption *adoption, const char *with, const char *heads,
+			 const char *condition, ArrayType *streams)
+{
+	Oid			   types[1] = {UUIDARRAYOID};
+	Datum		   values[1];
+	StringInfoData names;
+	StringInfoData columns;
+	char		  *others = "";
+
+	initStringInfo(&names);
+	initStringInfo(&columns);
+	if (OidIsValid(adoption->source.streams))
+	{
+		list_stream_columns(adoption, &names, &columns);
+		others = psprintf(" FULL JOIN (SELECT * FROM ONLY %s WHERE %s) AS s"
+						  " USING (stream_id)",
+						  rf_store_relation_name(adoption->source.streams),
+						  condition);
+	}
+	values[0] = PointerGetDatum(streams);
+	rf_query_once(
+		psprintf(
+			"%sINSERT INTO %s"
+			" (stream_id, last_seq, first_event_at, last_event_at%s)"
+			" SELECT stream_id, coalesce(e.head, 0), e.first, e.last%s FROM"
+			" (%s) AS e%s",
+			with, staged(adoption, "rf_streams"), names.data, columns.data,
+			heads, others),
+		streams == NULL ? 0 : 1, types, values, NULL);
+}
+
+/* Make those of the streams given, or NULL of all, from their events. */
+static void
+fill_streams(const Adoption *adoption, ArrayType *streams)
+{
+	const char *condition = of_streams(streams);
+
+	make_streams(adoption, "",
+				 psprintf("SELECT stream_id, max(stream_seq) AS head,"
+						  " min(created_at) AS first, max(created_at) AS last"
+						  " FROM %s AS r WHERE %s GROUP BY stream_id",
+						  rf_source_rows(&adoption->source,
+										 "stream_id, stream_seq, created_at"),
+						  condition),
+				 condition, streams);
+}
+
+static bool
+has_keys(Oid relid)
+{
+	return OidIsValid(relid) &&
+		   get_attnum(relid, "headers") != InvalidAttrNumber;
+}
+
+#define INSERT_KEYS                                         \
+	"INSERT INTO %s"                                        \
+	" (idempotency_key, stream_id, stream_seq, global_seq)" \
+	" SELECT headers ->> 'idempotency_key', r.stream_id,"   \
+	" r.stream_seq, r.global_seq FROM %s AS r WHERE %s AND" \
+	" octet_length(headers ->> 'idempotency_key') <= 1000"  \
+	" ORDER BY r.global_seq ON CONFLICT (idempotency_key) DO NOTHING"
+
+/* Make the idempotency keys of those streams; the first event has it. */
+static void
+fill_keys(const Adoption *adoption, ArrayType *streams)
+{
+	const Oid tables[] = {adoption->source.events, adoption->source.archive};
+	Oid		  types[1] = {UUIDARRAYOID};
+	Datum	  values[1];
+
+	values[0] = PointerGetDatum(streams);
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		if (has_keys(tables[i]))
+			rf_query_once(psprintf(INSERT_KEYS,
+								   staged(adoption, "rf_event_keys"),
+								   psprintf("ONLY %s",
+											rf_store_relation_name(tables[i])),
+								   of_streams(streams)),
+						  streams == NULL ? 0 : 1, types, values, NULL);
+	}
+}
+
+/*
+ * Catching up
+ */
+
+static int64
+take_notes(const Adoption *adoption)
+{
+	return (int64)
+		rf_query_once(psprintf("WITH gone AS (DELETE FROM %s RETURNING *)"
+							   " INSERT INTO %s SELECT * FROM gone",
+							   staged(adoption, CHANGES),
+							   staged(adoption, TAKEN)),
+					  0, NULL, NULL, NULL);
+}
+
+/*
+ * Raise heads by the events that were inserted, where they go on from the head
+ * without a gap; numbers up to the head were there when it was made, and can't
+ * have come twice.  The other streams are looked at as a whole.
+ */
+static void
+raise_heads(const Adoption *adoption)
+{
+	const char *streams = staged(adoption, "rf_streams");
+	const char *taken = staged(adoption, TAKEN);
+
+	rf_query_once(
+		psprintf("INSERT INTO %s (stream_id) SELECT DISTINCT stream_id"
+				 " FROM %s WHERE kind = 'i'"
+				 " ON CONFLICT (stream_id) DO NOTHING",
+				 streams, taken),
+		0, NULL, NULL, NULL);
+	rf_query_once(
+		psprintf(
+			"WITH late AS (SELECT t.stream_id, count(*) AS n,"
+			" min(t.stream_seq) AS lowest, max(t.stream_seq) AS highest,"
+			" min(t.created_at) AS first, max(t.created_at) AS last"
+			" FROM %s AS t JOIN %s AS s USING (stream_id)"
+			" WHERE t.kind = 'i' AND t.stream_seq > s.last_seq GROUP BY 1),"
+			" raised AS (UPDATE %s AS s SET last_seq = highest,"
+			" first_event_at = least(first_event_at, first),"
+			" last_event_at = greatest(last_event_at, last) FROM late"
+			" WHERE s.stream_id = late.stream_id AND lowest = last_seq + 1"
+			" AND n = highest - last_seq RETURNING s.stream_id)"
+			" UPDATE %s SET kind = 'c' WHERE kind = 'i' AND stream_id IN"
+			" (SELECT stream_id FROM late EXCEPT"
+			" SELECT stream_id FROM raised)",
+			taken, streams, streams, taken),
+		0, NULL, NULL, NULL);
+}
+
+/* Keys of events that were inserted; each is looked up by its number. */
+static void
+claim_keys(const Adoption *adoption)
+{
+	const Oid tables[] = {adoption->source.events, adoption->source.archive};
+
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		if (has_keys(tables[i]))
+			rf_query_once(
+				psprintf(INSERT_KEYS, staged(adoption, "rf_event_keys"),
+						 psprintf("%s AS t, LATERAL (SELECT * FROM ONLY %s"
+								  " WHERE global_seq = t.global_seq OFFSET 0)",
+								  staged(adoption, TAKEN),
+								  rf_store_relation_name(tables[i])),
+						 "t.kind = 'i'"),
+				0, NULL, NULL, NULL);
+	}
+}
+
+/* The streams of a kind of note, but for those of another; NULL: none. */
+static ArrayType *
+noted_streams(const Adoption *adoption, const char *kind, const char *but)
+{
+	rf_query_once(psprintf("SELECT array_agg(DISTINCT stream_id),"
+						   " count(*) FILTER (WHERE stream_id IS NULL) FROM %s"
+						   " AS t WHERE kind = '%s' AND NOT EXISTS (SELECT"
+						   " FROM %s AS o WHERE o.kind = '%s'"
+						   " AND o.stream_id = t.stream_id)",
+						   staged(adoption, TAKEN), kind,
+						   staged(adoption, TAKEN), but),
+				  0, NULL, NULL, NULL);
+	if (DatumGetInt64(rf_query_must(0, 2)) > 0)
+		ereport(ERROR, (errcode(ERRCODE_NOT_NULL_VIOLATION),
+						errmsg("events without stream_id came to table \"%s\"",
+							   get_rel_name(adoption->source.events)),
+						errhint("Each event belongs to a stream.")));
+	return rf_query_null(0, 1) ? NULL :
+								 DatumGetArrayTypePCopy(rf_query_must(0, 1));
+}
+
+/* Look at whole streams again. */
+static void
+redo_streams(const Adoption *adoption, ArrayType *streams)
+{
+	static const char *const own[] = {"rf_streams", "rf_event_keys"};
+	Oid						 types[1] = {UUIDARRAYOID};
+	Datum					 values[1];
+
+	rf_source_check_rows(&adoption->source, streams);
+	values[0] = PointerGetDatum(streams);
+	for (int i = 0; i < lengthof(own); i++)
+		rf_query_once(psprintf("DELETE FROM %s WHERE stream_id = ANY ($1)",
+							   staged(adoption, own[i])),
+					  1, types, values, NULL);
+	fill_streams(adoption, streams);
+	fill_keys(adoption, streams);
+}
+
+/* Copy rows of rf_streams again; their heads are known. */
+static void
+redo_stream_rows(const Adoption *adoption, ArrayType *streams)
+{
+	make_streams(adoption,
+				 psprintf("WITH gone AS (DELETE FROM %s"
+						  " WHERE stream_id = ANY ($1) RETURNING *) ",
+						  staged(adoption, "rf_streams")),
+				 "SELECT stream_id, last_seq AS head, first_event_at AS first,"
+				 " last_event_at AS last FROM gone",
+				 of_streams(streams), streams);
+}
+
+/*
+ * Take up what was noted; returns how many notes there were.  This costs as
+ * much as there are notes, but for streams of which events were changed.
+ */
+static int64
+take_up_changes(const Adoption *adoption)
+{
+	int64	   notes = take_notes(adoption);
+	ArrayType *streams;
+
+	if (notes == 0)
+		return 0;
+	raise_heads(adoption);
+	claim_keys(adoption);
+	streams = noted_streams(adoption, "c", "-");
+	if (streams != NULL)
+		redo_streams(adoption, streams);
+	streams = noted_streams(adoption, "s", "c");
+	if (streams != NULL)
+		redo_stream_rows(adoption, streams);
+	rf_query_ddl("DELETE FROM %s", staged(adoption, TAKEN));
+	return notes;
+}
+
+/*
+ * Preparing the store
+ */
+
+/* The store that is in the target already, empty; NULL when there is none. */
+static RfStore *
+empty_store(const Adoption *adoption)
+{
+	return adoption->in_place ? NULL : rf_store_in(adoption->target, true);
+}
+
+/*
+ * The CHECK on roots goes down to all leaves, and comes off all of them; the
+ * leaves, from which months take it, get it again.
+ */
+static void
+loosen_tie(RfStore *store)
+{
+	const Oid parents[] = {store->events_hot, store->events_cold,
+						   store->events_archive};
+
+	rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " TIE,
+				 rf_store_relation_name(store->events));
+	rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " TIE,
+				 rf_store_relation_name(store->events_archive));
+	for (int i = 0; i < lengthof(parents); i++)
+	{
+		List	 *leaves = rf_partition_list(parents[i]);
+		ListCell *cell;
+
+		foreach(cell, leaves)
+			rf_query_ddl("ALTER TABLE %s ADD " TIE_CHECK,
+						 rf_store_relation_name(
+							 ((RfPartition *) lfirst(cell))->relid));
+	}
+}
+
+/* Make the months of a table's events, so that none is made meanwhile. */
+static void
+make_months(const Adoption *adoption, Oid table, RfTier tier)
+{
+	uint64	 rows;
+	DateADT *months;
+
+	rows = rf_query_once(
+		psprintf("SELECT DISTINCT"
+				 " date_trunc('month', created_at AT TIME ZONE 'UTC')::date"
+				 " FROM ONLY %s",
+				 rf_store_relation_name(table)),
+		0, NULL, NULL, NULL);
+	months = palloc(sizeof(DateADT) * Max(rows, 1));
+	for (uint64 i = 0; i < rows; i++)
+		months[i] = DatumGetDateADT(rf_query_must(i, 1));
+	for (uint64 i = 0; i < rows; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (rf_partition_month_has_name(months[i]))
+			(void) rf_partition_create(rf_store_in(adoption->staging, false),
+									   tier, months[i], NULL);
+	}
+}
+
+/* Columns, and what else an application sees of its tables. */
+static void
+take_manners(const Adoption *adoption, RfStore *store)
+{
+	const RfSource *source = &adoption->source;
+
+	rf_model_take(source->events, store->events,
+				  RF_MODEL_COLUMNS | RF_MODEL_NOT_NULL | RF_MODEL_MANNERS);
+	if (OidIsValid(source->archive))
+	{
+		rf_model_take(source->archive, store->events_archive,
+					  RF_MODEL_COLUMNS | RF_MODEL_NOT_NULL | RF_MODEL_MANNERS);
+		/* its rows have no value for what only events has */
+		rf_model_take(source->events, store->events_archive,
+					  RF_MODEL_BARE_COLUMNS);
+	}
+	else
+		rf_model_take(source->events, store->events_archive, RF_MODEL_COLUMNS);
+	if (OidIsValid(source->streams))
+		rf_model_take(source->streams, store->streams,
+					  RF_MODEL_COLUMNS | RF_MODEL_INDEXES | RF_MODEL_TRIGGERS |
+						  RF_MODEL_COMMENTS);
+}
+
+/* Rights are those of the store that is there, else those of the source. */
+static void
+take_rights(const Adoption *adoption, RfStore *store)
+{
+	RfStore		   *old = empty_store(adoption);
+	const RfSource *source = &adoption->source;
+	const int		what = RF_MODEL_RIGHTS | RF_MODEL_POLICIES;
+	Oid				archive = OidIsValid(source->archive) ? source->archive :
+															source->events;
+
+	rf_model_take(old != NULL ? old->events : source->events, store->events,
+				  what);
+	rf_model_take(old != NULL ? old->events_archive : archive,
+				  store->events_archive, what);
+	if (old != NULL || OidIsValid(source->streams))
+		rf_model_take(old != NULL ? old->streams : source->streams,
+					  store->streams, what);
+	if (old != NULL || OidIsValid(source->sequence))
+		rf_model_take(old != NULL ? old->sequence : source->sequence,
+					  store->sequence, RF_MODEL_RIGHTS);
+	if (old != NULL)
+		rf_model_take(old->events_all, store->events_all, RF_MODEL_RIGHTS);
+	else
+		rf_model_run("SELECT format('GRANT SELECT ON %s TO %s', $2::regclass,"
+					 " CASE g.grantee WHEN 0 THEN 'PUBLIC'"
+					 " ELSE quote_ident(pg_get_userbyid(g.grantee)) END)"
+					 " FROM pg_class AS c, aclexplode(c.relacl) AS g"
+					 " WHERE c.oid = $1 AND g.privilege_type = 'SELECT'"
+					 " AND g.grantee <> c.relowner",
+					 source->events, store->events_all);
+}
+
+/* Look the source through, and prepare the store for it. */
+static void
+prepare(void *arg)
+{
+	Adoption *adoption = arg;
+	RfStore	 *store;
+	RfScope	  scope;
+
+	begin_scope(adoption, &scope);
+	rf_source_check_rows(&adoption->source, NULL);
+	RF_WAIT_POINT("adopt_checked");
+	rf_install_create_store(adoption->staging, NULL, "single");
+	store = rf_store_in(adoption->staging, false);
+	take_manners(adoption, store);
+	rf_install_create_view(adoption->staging);
+	loosen_tie(rf_store_in(adoption->staging, false));
+	make_months(adoption, adoption->source.events, RF_HOT);
+	if (OidIsValid(adoption->source.archive))
+		make_months(adoption, adoption->source.archive, RF_COLD);
+	store = rf_store_in(adoption->staging, false);
+	take_rights(adoption, store);
+	fill_streams(adoption, NULL);
+	fill_keys(adoption, NULL);
+	rf_install_restart_log(adoption->staging_name);
+	rf_query_ddl("ANALYZE %s, %s", staged(adoption, "rf_streams"),
+				 staged(adoption, "rf_event_keys"));
+	rf_query_end(&scope);
+	rf_install_unregister(adoption->staging_name);
+}
+
+/* One round of catching up. */
+static void
+catch_up(void *arg)
+{
+	Adoption *adoption = arg;
+	RfScope	  scope;
+
+	begin_scope(adoption, &scope);
+	adoption->changes = take_up_changes(adoption);
+	rf_query_end(&scope);
+}
+
+/*
+ * The switch
+ */
+
+static void
+refuse_name(const Adoption *adoption, const char *name)
+{
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("schema \"%s\" has a relation \"%s\" already",
+						   get_namespace_name(adoption->target), name),
+					errhint("Rename it, or move it to another schema.")));
+}
+
+/* The target may have nothing of our names but the source, or an empty store.
+ */
+static void
+require_free_names(const Adoption *adoption)
+{
+	static const char *const names[] = {"events",
+										"events_hot",
+										"events_hot_default",
+										"events_cold",
+										"events_cold_default",
+										"events_archive",
+										"events_archive_default",
+										"events_all",
+										"events_global_seq_seq",
+										"rf_streams",
+										"rf_archive_config",
+										"rf_event_keys",
+										"events_adopted",
+										"events_archive_adopted"};
+	const RfSource			*source = &adoption->source;
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		Oid relid = get_relname_relid(names[i], adoption->target);
+
+		if (OidIsValid(relid) && relid != source->events &&
+			relid != source->archive && relid != source->streams &&
+			relid != source->sequence && empty_store(adoption) == NULL)
+			refuse_name(adoption, names[i]);
+	}
+}
+
+/* All but the ledger. */
+static void
+drop_tables(const RfStore *store)
+{
+	const Oid tables[] = {store->events, store->events_archive, store->streams,
+						  store->config, store->keys};
+
+	rf_query_ddl("DROP VIEW %s", rf_store_relation_name(store->events_all));
+	for (int i = 0; i < lengthof(tables); i++)
+		rf_query_ddl("DROP TABLE %s", rf_store_relation_name(tables[i]));
+}
+
+/* A store that is there is made anew, and must hold nothing. */
+static void
+clear_target(Adoption *adoption)
+{
+	RfStore	   *store = empty_store(adoption);
+	RfLockLimit limit;
+
+	if (store == NULL)
+		return;
+	rf_lock_begin(&limit);
+	rf_lock_table(&limit, store->events, AccessExclusiveLock);
+	rf_lock_table(&limit, store->events_archive, AccessExclusiveLock);
+	rf_lock_table(&limit, store->streams, AccessExclusiveLock);
+	if (rf_query_once(psprintf("SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS e"
+							   " UNION ALL SELECT 1 FROM"
+							   " (SELECT FROM %s LIMIT 1) AS s",
+							   rf_store_relation_name(store->events_all),
+							   rf_store_relation_name(store->streams)),
+					  0, NULL, NULL, NULL) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the store in schema \"%s\" holds events or streams",
+						store->schema),
+				 errhint("A table is adopted into an empty store.")));
+	rf_query_ddl("INSERT INTO %s SELECT * FROM %s",
+				 staged(adoption, "rf_archive_config"),
+				 rf_store_relation_name(store->config));
+	drop_tables(store);
+}
+
+/*
+ * The ledger of the schema, of a store before this one, goes on; ours has only
+ * told of months so far.
+ */
+static void
+keep_ledger(const Adoption *adoption)
+{
+	Oid old = get_relname_relid("rf_archive_log", adoption->target);
+
+	if (!OidIsValid(old))
+		return;
+	if (rf_store_relation_owner(old) != adoption->source.owner)
+		refuse_name(adoption, "rf_archive_log");
+	rf_query_ddl(
+		"INSERT INTO %s (logged_at, actor, action, stream_id, bucket_month,"
+		" events, estimated, streams, duration, detail, entries)"
+		" SELECT logged_at, actor, action, stream_id, bucket_month, events,"
+		" estimated, streams, duration, detail, entries FROM %s ORDER BY log_id",
+		rf_store_relation_name(old), staged(adoption, "rf_archive_log"));
+	rf_query_ddl("DROP TABLE %s", staged(adoption, "rf_archive_log"));
+	rf_query_ddl("DROP TRIGGER IF EXISTS rf_events_append_only ON %s",
+				 rf_store_relation_name(old));
+	rf_query_ddl("CREATE TRIGGER rf_events_append_only"
+				 " BEFORE UPDATE OR DELETE OR TRUNCATE ON %s"
+				 " FOR EACH STATEMENT EXECUTE FUNCTION"
+				 " %I.rf_events_append_only()",
+				 rf_store_relation_name(old),
+				 get_namespace_name(rf_store_extension_schema()));
+}
+
+/*
+ * Relations that were prepared, as statements that bring them to the target.
+ * What bears the name of a table of the source, or is to be caught up with,
+ * comes last.
+ */
+#define BRING(condition)                                                 \
+	"SELECT format('ALTER %s %s SET SCHEMA %I', CASE c.relkind WHEN 'v'" \
+	" THEN 'VIEW' ELSE 'TABLE' END, c.oid::regclass, n.nspname)"         \
+	" FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = $2"           \
+	" WHERE c.relnamespace = $1 AND c.relkind IN ('r', 'p', 'v')"        \
+	" AND c.relname !~ '^rf_adopt_' AND " condition
+#define COMES_LAST            \
+	"c.relname IN ('events'," \
+	" 'events_archive', 'rf_streams', 'rf_event_keys')"
+
+/* Rename a relation of the source that stands in the target. */
+static void
+step_aside(const Adoption *adoption, Oid relid, const char *kind,
+		   const char *name)
+{
+	if (OidIsValid(relid) && get_rel_namespace(relid) == adoption->target)
+		rf_query_ddl("ALTER %s %s RENAME TO %I", kind,
+					 rf_store_relation_name(relid), name);
+}
+
+/*
+ * Number on above all numbers of the source.  Its own sequence goes with it;
+ * one that others use stays.
+ */
+static void
+carry_numbers_on(Adoption *adoption)
+{
+	const RfSource *source = &adoption->source;
+	const char	   *events = rf_store_relation_name(source->events);
+
+	adoption->boundary = ask_number(
+		psprintf("SELECT greatest((SELECT max(global_seq) FROM ONLY %s),"
+				 " (SELECT max(global_seq) FROM ONLY %s), (SELECT %s), 0)",
+				 events,
+				 OidIsValid(source->archive) ?
+					 rf_store_relation_name(source->archive) :
+					 events,
+				 OidIsValid(source->sequence) ?
+					 psprintf("CASE WHEN is_called THEN last_value ELSE"
+							  " last_value - 1 END FROM %s",
+							  rf_store_relation_name(source->sequence)) :
+					 "0"));
+	if (adoption->boundary > 0)
+		rf_query_ddl("SELECT pg_catalog.setval(%L, %s)",
+					 staged(adoption, "events_global_seq_seq"),
+					 psprintf(INT64_FORMAT, adoption->boundary));
+	rf_query_ddl(
+		"ALTER TABLE %s ALTER COLUMN global_seq DROP IDENTITY IF EXISTS",
+		events);
+	rf_query_ddl("ALTER TABLE %s ALTER COLUMN global_seq DROP DEFAULT", events);
+	if (OidIsValid(source->archive))
+		rf_query_ddl("ALTER TABLE %s ALTER COLUMN global_seq DROP IDENTITY"
+					 " IF EXISTS, ALTER COLUMN global_seq DROP DEFAULT",
+					 rf_store_relation_name(source->archive));
+	if (OidIsValid(source->sequence) && get_rel_name(source->sequence) != NULL)
+		step_aside(adoption, source->sequence, "SEQUENCE",
+				   "events_adopted_global_seq_seq");
+}
+
+/* The tables of the source make room for those of the store. */
+static void
+make_room(const Adoption *adoption)
+{
+	const RfSource *source = &adoption->source;
+
+	rf_model_run(
+		"SELECT format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass)"
+		" FROM pg_trigger WHERE tgrelid IN ($1, $2)"
+		" AND NOT tgisinternal",
+		source->events, source->archive);
+	if (OidIsValid(source->streams))
+		rf_query_ddl("DROP TABLE %s", rf_store_relation_name(source->streams));
+	rf_model_run("SELECT format('ALTER INDEX %s RENAME TO %I',"
+				 " x.oid::regclass, x.relname || '_adopted')"
+				 " FROM pg_index AS i JOIN pg_class AS x"
+				 " ON x.oid = i.indexrelid WHERE i.indrelid IN ($1, $2)",
+				 source->events, source->archive);
+	step_aside(adoption, source->events, "TABLE", "events_adopted");
+	step_aside(adoption, source->archive, "TABLE", "events_archive_adopted");
+}
+
+/* Columns of a parent that a future partition has to have not null. */
+static char *
+list_nulls(Oid parent, Oid leaf)
+{
+	Oid	  types[2] = {OIDOID, OIDOID};
+	Datum values[2];
+
+	values[0] = ObjectIdGetDatum(parent);
+	values[1] = ObjectIdGetDatum(leaf);
+	rf_query_once("SELECT string_agg(quote_ident(b.attname) || ' IS NOT NULL',"
+				  " ' AND ') FROM pg_attribute AS a JOIN pg_attribute AS b"
+				  " ON b.attrelid = $2 AND b.attname = a.attname"
+				  " WHERE a.attrelid = $1 AND a.attnum > 0 AND a.attnotnull"
+				  " AND NOT a.attisdropped AND NOT b.attnotnull",
+				  2, types, values, NULL);
+	return rf_query_null(0, 1) ? NULL :
+								 TextDatumGetCString(rf_query_must(0, 1));
+}
+
+/* They hold no null: rf_source_check_rows() has looked. */
+static void
+forbid_nulls(Oid parent, Oid leaf)
+{
+	char *proof = list_nulls(parent, leaf);
+
+	if (proof == NULL)
+		return;
+	rf_flip_add_proof(leaf, proof);
+	rf_model_take(parent, leaf, RF_MODEL_NOT_NULL);
+	rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " RF_FLIP_PROOF,
+				 rf_store_relation_name(leaf));
+}
+
+static int64
+count_indexes(Oid relid)
+{
+	Oid	  types[1] = {OIDOID};
+	Datum values[1];
+
+	values[0] = ObjectIdGetDatum(relid);
+	rf_query_once("SELECT count(*) FROM pg_index WHERE indrelid = $1", 1, types,
+				  values, NULL);
+	return DatumGetInt64(rf_query_must(0, 1));
+}
+
+/*
+ * Make a table of the source a partition of its tier, for rows without a
+ * month.  Defaults that are the same for all rows are kept in the catalog; the
+ * bounds are known to hold, and nothing is read.
+ */
+static void
+attach(Oid root, Oid parent, Oid leaf, const char *class)
+{
+	const char *name = rf_store_relation_name(leaf);
+	int64		indexes;
+
+	rf_query_ddl("ALTER TABLE %s DROP COLUMN IF EXISTS bucket_month,"
+				 " DROP COLUMN IF EXISTS retention_class,"
+				 " ADD COLUMN bucket_month date NOT NULL"
+				 " DEFAULT '" RF_NO_MONTH "',"
+				 " ADD COLUMN retention_class text COLLATE \"C\" NOT NULL"
+				 " DEFAULT %L",
+				 name, class);
+	rf_model_take(root, leaf, RF_MODEL_COLUMNS);
+	forbid_nulls(parent, leaf);
+	rf_flip_add_proof(
+		leaf, rf_query_format("bucket_month IS NOT NULL AND bucket_month <"
+							  " '" RF_FIRST_DAY_TEXT "'::date"
+							  " AND retention_class IS NOT NULL"
+							  " AND retention_class = %L",
+							  class));
+	rf_partition_guard(name);
+	indexes = count_indexes(leaf);
+	rf_query_ddl("ALTER TABLE %s ATTACH PARTITION %s"
+				 " FOR VALUES FROM (MINVALUE) TO ('" RF_FIRST_DAY_TEXT "')",
+				 rf_store_relation_name(parent), name);
+	if (count_indexes(leaf) != indexes)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("indexes of table \"%s\" would have to be made again",
+					get_rel_name(leaf)),
+			 errhint(
+				 "Drop its indexes that are not unique, and create them again afterwards.")));
+	rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " RF_FLIP_PROOF, name);
+}
+
+/* What comes in, once the source has made room. */
+static void
+bring_in(Adoption *adoption)
+{
+	RfStore *store;
+
+	rf_model_run(BRING(COMES_LAST), adoption->staging, adoption->target);
+	rf_query_ddl("DROP TABLE %s, %s", staged(adoption, CHANGES),
+				 staged(adoption, TAKEN));
+	rf_query_ddl("DROP SCHEMA %I", adoption->staging_name);
+	rf_install_register(get_namespace_name(adoption->target), adoption->tenant,
+						"single");
+	store = rf_store_in(adoption->target, false);
+	attach(store->events, store->events_hot, adoption->source.events, "hot");
+	if (OidIsValid(adoption->source.archive))
+		attach(store->events_archive, store->events_archive,
+			   adoption->source.archive, "cold");
+}
+
+static void
+note_begin(Adoption *adoption, TimestampTz locked_at)
+{
+	RfLedgerEntry entry = RF_LEDGER_ENTRY("adopt begun");
+
+	entry.started_at = locked_at;
+	entry.detail = psprintf("%s, up to global_seq " INT64_FORMAT,
+							adoption->name, adoption->boundary);
+	rf_ledger_write(rf_store_in(adoption->target, false), &entry);
+}
+
+/* One attempt, in a subtransaction; the argument is an Adoption. */
+static void
+switch_over(void *arg)
+{
+	Adoption   *adoption = arg;
+	RfLockLimit limit;
+	RfScope		scope;
+	TimestampTz locked_at;
+
+	begin_scope(adoption, &scope);
+	require_free_names(adoption);
+	clear_target(adoption);
+	keep_ledger(adoption);
+	rf_model_run(BRING("NOT " COMES_LAST), adoption->staging, adoption->target);
+	rf_source_check_shape(&adoption->source);
+	RF_WAIT_POINT("adopt_before_locks");
+	rf_lock_begin(&limit);
+	lock_source(adoption, &limit, AccessExclusiveLock);
+	locked_at = GetCurrentTimestamp();
+	(void) take_up_changes(adoption);
+	carry_numbers_on(adoption);
+	make_room(adoption);
+	bring_in(adoption);
+	note_begin(adoption, locked_at);
+	RF_WAIT_POINT("adopt_before_switch");
+	rf_query_end(&scope);
+}
+
+static void
+switch_with_retry(void *arg)
+{
+	rf_lock_retry(switch_over, arg);
+}
+
+/*
+ * Carrying
+ */
+
+static void
+report_progress(Adoption *adoption)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	double		seconds = (now - adoption->started_at) / 1000000.0;
+	char	   *message;
+
+	if (!TimestampDifferenceExceeds(adoption->reported_at, now,
+									PROGRESS_INTERVAL_MS))
+		return;
+	adoption->reported_at = now;
+	message = psprintf("carried " INT64_FORMAT " of " INT64_FORMAT
+					   " events, %.0f a second",
+					   adoption->carried, adoption->events,
+					   seconds > 0 ? adoption->carried / seconds : 0.0);
+	ereport(NOTICE, (errmsg_internal("%s", message)));
+	pgstat_report_activity(STATE_RUNNING, psprintf("rf_adopt: %s", message));
+	pfree(message);
+}
+
+/* The columns of a root that a row of a leaf brings along as they are. */
+static char *
+carried_columns(Oid root)
+{
+	Oid	  types[1] = {OIDOID};
+	Datum values[1];
+
+	values[0] = ObjectIdGetDatum(root);
+	rf_query_once(
+		"SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)"
+		" FROM pg_attribute WHERE attrelid = $1 AND attnum > 0"
+		" AND NOT attisdropped AND attgenerated = ''"
+		" AND attname NOT IN ('bucket_month', 'retention_class')",
+		1, types, values, NULL);
+	return TextDatumGetCString(rf_query_must(0, 1));
+}
+
+static char *
+batch_statement(const RfStore *store, Oid root, Oid parent, Oid leaf,
+				const char *class)
+{
+	char	   *columns = carried_columns(root);
+	char	   *summed = carried_columns(store->events);
+	const char *name = rf_store_relation_name(leaf);
+
+	return rf_query_format(
+		"WITH top AS MATERIALIZED (SELECT max(n) AS upper FROM"
+		" (SELECT global_seq AS n FROM ONLY %s WHERE global_seq > $1"
+		" ORDER BY global_seq LIMIT $2) AS p),"
+		" gone AS (DELETE FROM ONLY %s WHERE global_seq > $1"
+		" AND global_seq <= (SELECT upper FROM top) RETURNING %s),"
+		" come AS (INSERT INTO %s (%s, bucket_month, retention_class)"
+		" SELECT %s, date_trunc('month', created_at AT TIME ZONE 'UTC')::date,"
+		" %L FROM gone RETURNING %s)"
+		" SELECT (SELECT upper FROM top), (SELECT count(*) FROM gone),"
+		" (SELECT count(*) FROM come), (SELECT " CHECKSUM " FROM come AS e)",
+		name, name, columns, rf_store_relation_name(parent), columns, columns,
+		class, summed);
+}
+
+static void
+note_batch(RfStore *store, int64 events, const char *checksum,
+		   TimestampTz started_at)
+{
+	RfLedgerEntry entry = RF_LEDGER_ENTRY("adopt batch");
+
+	entry.events = events;
+	entry.detail = checksum;
+	entry.started_at = started_at;
+	rf_ledger_write(store, &entry);
+}
+
+/* Carry a batch of a leaf from *after on; false: it is empty. */
+static bool
+carry_batch(Adoption *adoption, RfTier tier, int64 *after)
+{
+	RfStore *store = rf_store_lock_cold(rf_store_in(adoption->target, false));
+	Oid		 root = tier == RF_HOT ? store->events : store->events_archive;
+	Oid		 parent = tier == RF_HOT ? store->events_hot : root;
+	Oid		 leaf = rf_store_adopted_leaf(parent);
+	Oid		 types[2] = {INT8OID, INT4OID};
+	Datum	 values[2];
+	TimestampTz started_at = GetCurrentTimestamp();
+	RfPlan		plan;
+	int64		gone;
+	RfScope		scope;
+
+	if (!OidIsValid(leaf))
+		return false;
+	rf_partition_require_silent(leaf, false);
+	rf_partition_require_silent(parent, true);
+	begin_scope(adoption, &scope);
+	rf_query_fix_text();
+	values[0] = Int64GetDatum(*after);
+	values[1] = Int32GetDatum(CARRY_BATCH);
+	plan = rf_query_prepare(batch_statement(store, root, parent, leaf,
+											tier == RF_HOT ? "hot" : "cold"),
+							2, types);
+	rf_query_run_untriggered(plan, values, NULL);
+	gone = DatumGetInt64(rf_query_must(0, 2));
+	rf_partition_require_moved(gone, DatumGetInt64(rf_query_must(0, 3)), leaf);
+	if (gone > 0)
+	{
+		*after = DatumGetInt64(rf_query_must(0, 1));
+		note_batch(store, gone, TextDatumGetCString(rf_query_must(0, 4)),
+				   started_at);
+	}
+	rf_query_forget(plan);
+	rf_query_end(&scope);
+	adoption->carried += gone;
+	RF_WAIT_POINT("adopt_batch");
+	return gone > 0;
+}
+
+static void
+carry(Adoption *adoption, RfTier tier)
+{
+	int64 after = PG_INT64_MIN;
+	bool  more = true;
+
+	while (more)
+	{
+		CHECK_FOR_INTERRUPTS();
+		begin_step(adoption);
+		more = carry_batch(adoption, tier, &after);
+		end_step(adoption);
+		report_progress(adoption);
+	}
+}
+
+/*
+ * Counting, and finishing
+ */
+
+/* Count and checksum of what is in the source. */
+static void
+sum_up_source(const Adoption *adoption, RfStore *store, int64 *events,
+			  char **checksum)
+{
+	const char *columns;
+	RfSource	source = {.events = rf_store_adopted_leaf(store->events_hot),
+						  .archive = rf_store_adopted_leaf(store->events_archive)};
+
+	rf_query_fix_text();
+	columns = carried_columns(store->events);
+	rf_query_once(psprintf("SELECT count(*), " CHECKSUM " FROM %s AS e",
+						   rf_source_rows(&source, columns)),
+				  0, NULL, NULL, NULL);
+	*events = DatumGetInt64(rf_query_must(0, 1));
+	*checksum = MemoryContextStrdup(adoption->context,
+									TextDatumGetCString(rf_query_must(0, 2)));
+}
+
+/* What the ledger says of the adoption that is under way. */
+static bool
+read_ledger(Adoption *adoption)
+{
+	RfStore *store = rf_store_in(adoption->target, false);
+	RfScope	 scope;
+	bool	 counted;
+	uint64	 rows;
+
+	begin_scope(adoption, &scope);
+	rows = rf_query_once(
+		psprintf(
+			"SELECT substring(b.detail FROM 'global_seq ([0-9]+)$')::bigint,"
+			" c.events, c.detail, b.logged_at,"
+			" (SELECT coalesce(sum(n.events), 0)::bigint FROM %s AS n"
+			" WHERE n.log_id > b.log_id AND n.action = 'adopt batch'),"
+			" substring(b.detail FROM '^(.*), up to global_seq')"
+			" FROM %s AS b LEFT JOIN %s AS c ON c.log_id > b.log_id"
+			" AND c.action = 'adopt counted'"
+			" WHERE b.action = 'adopt begun' ORDER BY b.log_id DESC LIMIT 1",
+			rf_store_relation_name(store->log),
+			rf_store_relation_name(store->log),
+			rf_store_relation_name(store->log)),
+		0, NULL, NULL, NULL);
+	if (rows == 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the ledger of schema \"%s\" does not tell of the adoption",
+					store->schema),
+			 errhint("Restore \"rf_archive_log\".")));
+	adoption->boundary = DatumGetInt64(rf_query_must(0, 1));
+	adoption->started_at = DatumGetTimestampTz(rf_query_must(0, 4));
+	adoption->carried = DatumGetInt64(rf_query_must(0, 5));
+	adoption->name = MemoryContextStrdup(adoption->context,
+										 TextDatumGetCString(
+											 rf_query_must(0, 6)));
+	counted = !rf_query_null(0, 2);
+	if (counted)
+	{
+		adoption->events = DatumGetInt64(rf_query_must(0, 2));
+		adoption->checksum = MemoryContextStrdup(adoption->context,
+												 TextDatumGetCString(
+													 rf_query_must(0, 3)));
+	}
+	rf_query_end(&scope);
+	return counted;
+}
+
+/* Nobody writes to the source any more: count what is in it. */
+static void
+count_source(Adoption *adoption)
+{
+	RfLedgerEntry entry = RF_LEDGER_ENTRY("adopt counted");
+	RfStore		 *store;
+	RfScope		  scope;
+
+	begin_step(adoption);
+	if (!read_ledger(adoption))
+	{
+		store = rf_store_in(adoption->target, false);
+		entry.started_at = GetCurrentTimestamp();
+		begin_scope(adoption, &scope);
+		sum_up_source(adoption, store, &adoption->events, &adoption->checksum);
+		entry.events = adoption->events;
+		entry.detail = adoption->checksum;
+		rf_ledger_write(store, &entry);
+		rf_query_end(&scope);
+	}
+	end_step(adoption);
+}
+
+/* What came to the months has to be what was in the source. */
+static void
+prove(const Adoption *adoption)
+{
+	RfStore	   *store = rf_store_in(adoption->target, false);
+	const char *log = rf_store_relation_name(store->log);
+	RfScope		scope;
+	int64		events;
+	char	   *checksum;
+
+	begin_scope(adoption, &scope);
+	rf_query_once(
+		psprintf("SELECT coalesce(sum(events), 0)::bigint,"
+				 " coalesce(sum(detail::numeric), 0)::text FROM %s"
+				 " WHERE action = 'adopt batch' AND log_id >"
+				 " (SELECT max(log_id) FROM %s WHERE action = 'adopt begun')",
+				 log, log),
+		0, NULL, NULL, NULL);
+	events = DatumGetInt64(rf_query_must(0, 1));
+	checksum = TextDatumGetCString(rf_query_must(0, 2));
+	if (events != adoption->events || strcmp(checksum, adoption->checksum) != 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("the store does not hold what was adopted"),
+			 errdetail(
+				 "The source held " INT64_FORMAT
+				 " events with checksum %s, to the months came " INT64_FORMAT
+				 " with checksum %s.",
+				 adoption->events, adoption->checksum, events, checksum),
+			 errhint("Keep the store as it is, and report this.")));
+	rf_query_end(&scope);
+}
+
+/*
+ * Who has an older snapshot sees rows in the source, and would miss them when
+ * it is dropped.
+ */
+static void
+wait_until_unseen(Adoption *adoption, RfTier tier)
+{
+	TimestampTz since = GetCurrentTimestamp();
+	bool		seen = true;
+
+	while (seen)
+	{
+		RfStore *store;
+		Oid		 leaf;
+
+		begin_step(adoption);
+		store = rf_store_in(adoption->target, false);
+		leaf = rf_store_adopted_leaf(tier == RF_HOT ? store->events_hot :
+													  store->events_archive);
+		/* our own snapshot shows nothing there, but holds the horizon back */
+		PopActiveSnapshot();
+		seen = OidIsValid(leaf) && rf_partition_is_seen(leaf);
+		PushActiveSnapshot(GetTransactionSnapshot());
+		end_step(adoption);
+		if (seen && TimestampDifferenceExceeds(since, GetCurrentTimestamp(),
+											   UNSEEN_LONGEST_MS))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("transactions that run still see events in \"%s\"",
+							adoption->name),
+					 errdetail("All events have been carried to their months."),
+					 errhint("Call rf_adopt() again when they have ended.")));
+		if (seen)
+			rf_lock_pause(UNSEEN_PAUSE_MS);
+	}
+}
+
+/*
+ * Nobody writes to the source, but its owner could.  All of its pages are read,
+ * so this comes before the locks on the roots, under one that lets readers
+ * through.
+ */
+static void
+require_empty(const RfLockLimit *limit, Oid leaf)
+{
+	if (!OidIsValid(leaf))
+		return;
+	rf_lock_table(limit, leaf, ShareLock);
+	if (rf_query_once(psprintf("SELECT 1 FROM ONLY %s LIMIT 1",
+							   rf_store_relation_name(leaf)),
+					  0, NULL, NULL, NULL) > 0)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("events were written to \"%s\" itself",
+							   get_rel_name(leaf)),
+						errhint("Insert into \"events\".")));
+}
+
+static void
+note_end(const Adoption *adoption, RfStore *store, int64 streams)
+{
+	RfLedgerEntry entry = RF_LEDGER_ENTRY("adopt");
+
+	entry.events = adoption->events;
+	entry.streams = streams;
+	entry.started_at = adoption->started_at;
+	entry.detail = psprintf("%s, checksum %s", adoption->name,
+							adoption->checksum);
+	rf_ledger_write(store, &entry);
+}
+
+/* One attempt, in a subtransaction: the store becomes one like all others. */
+static void
+finish(void *arg)
+{
+	Adoption   *adoption = arg;
+	RfStore	   *store = rf_store_in(adoption->target, false);
+	const char *roots[2];
+	Oid			leaves[2];
+	int64		streams;
+	RfLockLimit limit;
+	RfScope		scope;
+
+	begin_scope(adoption, &scope);
+	rf_lock_begin(&limit);
+	rf_lock_makers(&limit, store->namespace_id);
+	store = rf_store_in(adoption->target, false);
+	roots[0] = rf_store_relation_name(store->events);
+	roots[1] = rf_store_relation_name(store->events_archive);
+	leaves[0] = rf_store_adopted_leaf(store->events_hot);
+	leaves[1] = rf_store_adopted_leaf(store->events_archive);
+	for (int i = 0; i < lengthof(leaves); i++)
+		require_empty(&limit, leaves[i]);
+	streams = ask_number(psprintf("SELECT count(*) FROM %s",
+								  rf_store_relation_name(store->streams)));
+	rf_lock_begin(&limit);
+	rf_lock_table(&limit, store->events, AccessExclusiveLock);
+	rf_lock_table(&limit, store->events_archive, AccessExclusiveLock);
+	for (int i = 0; i < lengthof(leaves); i++)
+	{
+		if (OidIsValid(leaves[i]))
+			rf_query_ddl("DROP TABLE %s", rf_store_relation_name(leaves[i]));
+		rf_query_ddl("ALTER TABLE %s ADD " TIE_CHECK, roots[i]);
+	}
+	note_end(adoption, rf_store_in(adoption->target, false), streams);
+	RF_WAIT_POINT("adopt_before_finish");
+	rf_query_end(&scope);
+}
+
+/* From the switch on: the same after a crash as at once. */
+static void
+complete(Adoption *adoption)
+{
+	count_source(adoption);
+	RF_WAIT_POINT("adopt_counted");
+	carry(adoption, RF_HOT);
+	carry(adoption, RF_COLD);
+	begin_step(adoption);
+	prove(adoption);
+	end_step(adoption);
+	wait_until_unseen(adoption, RF_HOT);
+	wait_until_unseen(adoption, RF_COLD);
+	begin_step(adoption);
+	rf_lock_retry(finish, adoption);
+	end_step(adoption);
+	ereport(NOTICE,
+			(errmsg("schema \"%s\": " INT64_FORMAT " events adopted",
+					get_namespace_name(adoption->target), adoption->events)));
+}
+
+/*
+ * Beginning
+ */
+
+/* Do a part of the beginning; when it fails, leave nothing behind. */
+static void
+attempt(Adoption *adoption, void (*work)(void *arg))
+{
+	ErrorData *error;
+	bool	   done;
+
+	CHECK_FOR_INTERRUPTS();
+	begin_step(adoption);
+	MemoryContextSwitchTo(adoption->context);
+	done = rf_query_attempt(work, adoption, RF_ANY_ERROR, &error);
+	if (!done)
+		rf_lock_retry(clean_up, adoption);
+	end_step(adoption);
+	if (!done)
+		ReThrowError(error);
+}
+
+static void
+begin_adoption(Adoption *adoption)
+{
+	attempt(adoption, watch);
+	RF_WAIT_POINT("adopt_watched");
+	attempt(adoption, prepare);
+	RF_WAIT_POINT("adopt_prepared");
+	adoption->changes = FEW_CHANGES;
+	for (int i = 0; i < MAX_ROUNDS && adoption->changes >= FEW_CHANGES; i++)
+		attempt(adoption, catch_up);
+	attempt(adoption, switch_with_retry);
+	RF_WAIT_POINT("adopt_switched");
+}
+
+static void
+require_owner(Oid relid)
+{
+	if (OidIsValid(relid) && !rf_compat_owns_relation(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
+}
+
+/* Where the events go: to the store of the tenant, or where they are. */
+static Oid
+choose_target(Oid source, const char *tenant)
+{
+	char *schema = tenant == NULL ?
+					   get_namespace_name(rf_store_extension_schema()) :
+					   rf_store_schema_of_tenant(tenant);
+
+	return schema == NULL ? get_rel_namespace(source) :
+							get_namespace_oid(schema, false);
+}
+
+/* Check what the caller wants, and may, before anything is done. */
+static void
+look_through(Adoption *adoption, Oid relid)
+{
+	char   *schema = get_namespace_name(get_rel_namespace(relid));
+	RfScope scope;
+
+	adoption->in_place = get_rel_namespace(relid) == adoption->target &&
+						 strcmp(get_rel_name(relid), "events") == 0;
+	require_owner(relid);
+	if (!rf_compat_owns_schema(adoption->target, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_SCHEMA,
+					   get_namespace_name(adoption->target));
+	rf_query_begin(&scope, rf_store_relation_owner(relid),
+				   SECURITY_RESTRICTED_OPERATION);
+	rf_source_find(relid, rf_store_is_registered(schema) && !adoption->in_place,
+				   &adoption->source);
+	require_owner(adoption->source.archive);
+	require_owner(adoption->source.streams);
+	rf_source_check_shape(&adoption->source);
+	require_free_names(adoption);
+	if (empty_store(adoption) != NULL &&
+		empty_store(adoption)->owner != adoption->source.owner)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(
+				 "the store in schema \"%s\" has another owner than table \"%s\"",
+				 get_namespace_name(adoption->target), get_rel_name(relid)),
+			 errhint("Run: ALTER TABLE ... OWNER TO.")));
+	rf_query_end(&scope);
+	rf_install_require_free_tenant(get_namespace_name(adoption->target),
+								   adoption->tenant);
+}
+
+/* The schema whose store a table is being adopted into; InvalidOid: none. */
+static Oid
+find_begun(Oid relid)
+{
+	Oid		 root = get_rel_relispartition(relid) ?
+						llast_oid(get_partition_ancestors(relid)) :
+						relid;
+	RfStore *store = rf_store_in(get_rel_namespace(root), true);
+
+	if (store == NULL ||
+		(store->events != root && store->events_archive != root))
+		return InvalidOid;
+	if (!store->adopting)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" is one of the store in schema \"%s\"",
+						get_rel_name(relid), store->schema),
+				 errhint("There is nothing to adopt.")));
+	return store->namespace_id;
+}
+
+/* One session at a time adopts a table, or into a schema. */
+static void
+lock_session(Adoption *adoption, int32 class, Oid object)
+{
+	if (DatumGetBool(DirectFunctionCall2(pg_try_advisory_lock_int4,
+										 Int32GetDatum(class),
+										 Int32GetDatum((int32) object))))
+	{
+		adoption->locks[adoption->nlocks].class = class;
+		adoption->locks[adoption->nlocks++].object = object;
+		return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("another session is adopting \"%s\"", adoption->name),
+			 errhint("Wait for it.")));
+}
+
+static void
+unlock_session(const Adoption *adoption)
+{
+	for (int i = 0; i < adoption->nlocks; i++)
+		DirectFunctionCall2(pg_advisory_unlock_int4,
+							Int32GetDatum(adoption->locks[i].class),
+							Int32GetDatum((int32) adoption->locks[i].object));
+}
+
+/* Is the adoption past its switch?  If not, look the source through. */
+static bool
+take_up(Adoption *adoption, Oid relid)
+{
+	RfStore *store;
+
+	lock_session(adoption, SOURCE_LOCK_CLASS, relid);
+	adoption->target = find_begun(relid);
+	if (OidIsValid(adoption->target))
+	{
+		store = rf_store_in(adoption->target, false);
+		require_owner(store->events);
+		adoption->source.owner = store->owner;
+		lock_session(adoption, TARGET_LOCK_CLASS, adoption->target);
+		return true;
+	}
+	adoption->target = choose_target(relid, adoption->tenant);
+	lock_session(adoption, TARGET_LOCK_CLASS, adoption->target);
+	look_through(adoption, relid);
+	rf_lock_retry(clean_up, adoption);
+	return false;
+}
+
+static void
+adopt(Adoption *adoption, Oid relid)
+{
+	bool begun;
+
+	begin_step(adoption);
+	MemoryContextSwitchTo(adoption->context);
+	adoption->name = rf_store_relation_name(relid);
+	adoption->staging_name = psprintf("rf_adopt_%u", relid);
+	begun = take_up(adoption, relid);
+	end_step(adoption);
+	if (!begun)
+		begin_adoption(adoption);
+	complete(adoption);
+	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+}
+
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_adopt);
+PG_FUNCTION_INFO_V1(rf_adopt_changed);
+
+static void
+require_no_transaction_block(FunctionCallInfo fcinfo)
+{
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("rf_adopt() cannot run inside a transaction block"),
+				 errhint("It commits after each batch.")));
+}
+
+Datum
+rf_adopt(PG_FUNCTION_ARGS)
+{
+	Oid		 relid;
+	Adoption adoption = {0};
+
+	require_no_transaction_block(fcinfo);
+	PreventCommandIfReadOnly("rf_adopt()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"source\" must not be null")));
+	relid = PG_GETARG_OID(0);
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("relation with OID %u does not exist", relid)));
+
+	/* from here on memory has to outlive the transactions */
+	rf_query_connect_nonatomic();
+	adoption.context = CurrentMemoryContext;
+	adoption.step = AllocSetContextCreate(adoption.context, "Rillflow step",
+										  ALLOCSET_DEFAULT_SIZES);
+	adoption.tenant = RF_GETARG_STRING(1);
+	adoption.started_at = adoption.reported_at = GetCurrentTimestamp();
+	PG_TRY();
+	{
+		adopt(&adoption, relid);
+	}
+	PG_FINALLY();
+	{
+		unlock_session(&adoption);
+	}
+	PG_END_TRY();
+	rf_query_disconnect();
+	PG_RETURN_VOID();
+}
+
+/* The table where changes are noted, of the owner of the one that changes. */
+static Oid
+find_notes(const TriggerData *trigdata)
+{
+	const char *schema = trigdata->tg_trigger->tgnargs == 1 ?
+							 trigdata->tg_trigger->tgargs[0] :
+							 "";
+	Oid			namespace_id = get_namespace_oid(schema, true);
+	Oid			notes = OidIsValid(namespace_id) ?
+							get_relname_relid(CHANGES, namespace_id) :
+							InvalidOid;
+
+	if (!OidIsValid(notes) || get_rel_relkind(notes) != RELKIND_RELATION ||
+		get_atttype(notes, 1) != CHAROID || get_atttype(notes, 2) != UUIDOID ||
+		get_atttype(notes, 3) != INT4OID ||
+		get_atttype(notes, 4) != TIMESTAMPTZOID ||
+		get_atttype(notes, 5) != INT8OID ||
+		rf_store_relation_owner(notes) !=
+			trigdata->tg_relation->rd_rel->relowner)
+		return InvalidOid;
+	return notes;
+}
+
+static Datum
+column_of(Relation rel, HeapTuple tuple, const char *name, bool *isnull)
+{
+	AttrNumber attnum = get_attnum(RelationGetRelid(rel), name);
+
+	*isnull = true;
+	return attnum == InvalidAttrNumber ?
+			   (Datum) 0 :
+			   heap_getattr(tuple, attnum, RelationGetDescr(rel), isnull);
+}
+
+static void
+note(Relation notes, Relation rel, HeapTuple tuple, char kind)
+{
+	static const char *const names[] = {"stream_id", "stream_seq", "created_at",
+										"global_seq"};
+	Datum					 values[lengthof(names) + 1];
+	bool					 nulls[lengthof(names) + 1] = {false};
+	HeapTuple				 row;
+
+	values[0] = CharGetDatum(kind);
+	for (int i = 0; i < lengthof(names); i++)
+		values[i + 1] = column_of(rel, tuple, names[i], &nulls[i + 1]);
+	row = heap_form_tuple(RelationGetDescr(notes), values, nulls);
+	simple_heap_insert(notes, row);
+	heap_freetuple(row);
+}
+
+/* Is it an event that needs no other look than at its number? */
+static bool
+is_plain_insert(const TriggerData *trigdata)
+{
+	Relation  rel = trigdata->tg_relation;
+	TupleDesc tupdesc = RelationGetDescr(rel);
+	bool	  isnull;
+	Datum	  created_at = column_of(rel, trigdata->tg_trigtuple, "created_at",
+									 &isnull);
+
+	if (!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) || isnull ||
+		TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(created_at)))
+		return false;
+	for (int i = 0; i < tupdesc->natts; i++)
+	{
+		if (!TupleDescAttr(tupdesc, i)->attisdropped &&
+			heap_attisnull(trigdata->tg_trigtuple, i + 1, tupdesc) &&
+			rf_source_is_filled(NameStr(TupleDescAttr(tupdesc, i)->attname)))
+			return false;
+	}
+	return true;
+}
+
+static char
+kind_of_note(const TriggerData *trigdata)
+{
+	if (get_attnum(RelationGetRelid(trigdata->tg_relation), "stream_seq") ==
+		InvalidAttrNumber)
+		return NOTE_STREAM;
+	return is_plain_insert(trigdata) ? NOTE_INSERT : NOTE_CHANGE;
+}
+
+/* Note that a stream changed while its table is being adopted. */
+Datum
+rf_adopt_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	Oid			 notes_oid;
+	Relation	 notes;
+	char		 kind;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		!(TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event) ||
+		  (TRIGGER_FIRED_AFTER(trigdata->tg_event) &&
+		   TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired after a row", "rf_adopt_changed()")));
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("table \"%s\" is being adopted",
+							   RelationGetRelationName(trigdata->tg_relation)),
+						errhint("Wait for rf_adopt(), or call it again.")));
+	notes_oid = find_notes(trigdata);
+	if (!OidIsValid(notes_oid))
+		return PointerGetDatum(NULL);
+	notes = table_open(notes_oid, RowExclusiveLock);
+	kind = kind_of_note(trigdata);
+	note(notes, trigdata->tg_relation, trigdata->tg_trigtuple, kind);
+	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
+		note(notes, trigdata->tg_relation, trigdata->tg_newtuple, kind);
+	table_close(notes, NoLock);
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,190 @@
+/*-------------------------------------------------------------------------
+ *
+ * model.c
+ *	  What one table takes over from another.
+ *
+ * Adopting and flattening put tables in the place of others, and whoever used
+ * those is to notice nothing: rights, policies, defaults, the user's columns,
+ * checks, indexes and triggers come along.  Each statement here reads them from
+ * the catalog as statements that make them on the other table.
+ *
+ * What belongs to the layout stays behind: columns that tell of month and
+ * tier, indexes and checks that name them, unique indexes, and our triggers.
+ *
+ * The functions expect to be called inside a scope of the tables' owner.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "model.h"
+#include "query.h"
+
+/* columns that the layout makes */
+#define OF_LAYOUT \
+	"('bucket_month', 'retention_class', 'migrated_at', 'migrated_by')"
+
+/* does the column number array name one of them? */
+#define NAMES_LAYOUT(relation, numbers)                                  \
+	"EXISTS (SELECT FROM pg_attribute AS l WHERE l.attrelid = " relation \
+	" AND l.attnum = ANY (" numbers ") AND l.attname IN"                 \
+	" " OF_LAYOUT ")"
+
+#define GRANTEE                           \
+	"CASE g.grantee WHEN 0 THEN 'PUBLIC'" \
+	" ELSE quote_ident(pg_get_userbyid(g.grantee)) END,"
+
+#define GRANT_OPTION \
+	" CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)"
+
+/* Statements that make statements: $1 is the model, $2 the table it is for. */
+static const struct
+{
+	int			what;
+	const char *sql;
+} statements[] = {
+	{RF_MODEL_COLUMNS,
+	 "SELECT format('ALTER TABLE %s ADD COLUMN %I %s%s%s%s', $2::regclass,"
+	 " a.attname, format_type(a.atttypid, a.atttypmod),"
+	 " CASE WHEN a.attcollation <> t.typcollation"
+	 " THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END,"
+	 " ' DEFAULT ' || pg_get_expr(d.adbin, d.adrelid),"
+	 " CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END)"
+	 " FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid"
+	 " LEFT JOIN pg_attrdef AS d ON d.adrelid = $1 AND d.adnum = a.attnum"
+	 " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
+	 " AND NOT EXISTS (SELECT FROM pg_attribute AS b WHERE b.attrelid = $2"
+	 " AND b.attname = a.attname AND NOT b.attisdropped) ORDER BY a.attnum"},
+
+	{RF_MODEL_BARE_COLUMNS,
+	 "SELECT format('ALTER TABLE %s ADD COLUMN %I %s%s', $2::regclass,"
+	 " a.attname, format_type(a.atttypid, a.atttypmod),"
+	 " CASE WHEN a.attcollation <> t.typcollation"
+	 " THEN ' COLLATE ' || a.attcollation::regcollation ELSE '' END)"
+	 " FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid"
+	 " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
+	 " AND NOT EXISTS (SELECT FROM pg_attribute AS b WHERE b.attrelid = $2"
+	 " AND b.attname = a.attname AND NOT b.attisdropped) ORDER BY a.attnum"},
+
+	{RF_MODEL_DEFAULTS,
+	 "SELECT format('ALTER TABLE %s ALTER COLUMN %I SET DEFAULT %s',"
+	 " $2::regclass, a.attname, pg_get_expr(d.adbin, d.adrelid))"
+	 " FROM pg_attribute AS a JOIN pg_attrdef AS d"
+	 " ON d.adrelid = $1 AND d.adnum = a.attnum"
+	 " WHERE a.attrelid = $1 AND a.attgenerated = ''"
+	 " AND a.attname NOT IN " OF_LAYOUT " AND a.attname <> 'global_seq'"},
+
+	{RF_MODEL_NOT_NULL,
+	 "SELECT format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL',"
+	 " $2::regclass, a.attname) FROM pg_attribute AS a JOIN pg_attribute AS b"
+	 " ON b.attrelid = $2 AND b.attname = a.attname AND NOT b.attnotnull"
+	 " WHERE a.attrelid = $1 AND a.attnum > 0 AND a.attnotnull"
+	 " AND NOT a.attisdropped AND a.attname NOT IN " OF_LAYOUT},
+
+	{RF_MODEL_CHECKS,
+	 "SELECT format('ALTER TABLE %s ADD CONSTRAINT %I %s', $2::regclass,"
+	 " c.conname, pg_get_constraintdef(c.oid)) FROM pg_constraint AS c"
+	 " WHERE c.conrelid = $1 AND c.contype = 'c'"
+	 " AND NOT " NAMES_LAYOUT("$1", "c.conkey")},
+
+	/*
+	 * After the table's name comes all that an index is; it keeps its own, as
+	 * soon as that is free.
+	 */
+	{RF_MODEL_INDEXES,
+	 "SELECT format('CREATE INDEX %I ON %s %s', x.relname || CASE WHEN"
+	 " x.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = $2)"
+	 " THEN '" RF_MODEL_INTERIM "' ELSE '' END, $2::regclass, substr(def,"
+	 " length(format('CREATE INDEX %I ON %s%s ', x.relname,"
+	 " CASE WHEN r.relkind = 'p' THEN 'ONLY ' ELSE '' END, $1::regclass)) + 1))"
+	 " FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid"
+	 " JOIN pg_class AS r ON r.oid = i.indrelid,"
+	 " pg_get_indexdef(i.indexrelid) AS def"
+	 " WHERE i.indrelid = $1 AND i.indisvalid AND NOT i.indisunique"
+	 " AND NOT i.indisexclusion"
+	 " AND NOT EXISTS (SELECT FROM pg_depend AS d JOIN pg_attribute AS l"
+	 " ON l.attrelid = $1 AND l.attnum = d.refobjsubid WHERE"
+	 " d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid"
+	 " AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1"
+	 " AND l.attname IN " OF_LAYOUT ")"},
+
+	{RF_MODEL_TRIGGERS,
+	 "SELECT overlay(def PLACING format(' ON %s ', $2::regclass)"
+	 " FROM position(format(' ON %s ', $1::regclass) IN def)"
+	 " FOR length(format(' ON %s ', $1::regclass)))"
+	 " || CASE t.tgenabled WHEN 'D' THEN format("
+	 "'; ALTER TABLE %s DISABLE TRIGGER %I', $2::regclass, t.tgname) ELSE '' END"
+	 " FROM pg_trigger AS t, pg_get_triggerdef(t.oid) AS def"
+	 " WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgparentid = 0"
+	 " AND t.tgname !~ '^rf_(events|adopt)_'"},
+
+	{RF_MODEL_RIGHTS,
+	 "SELECT format('GRANT %s ON %s %s TO %s%s', g.privilege_type,"
+	 " CASE r.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,"
+	 " $2::regclass, " GRANTEE GRANT_OPTION
+	 " FROM pg_class AS c JOIN pg_class AS r ON r.oid = $2,"
+	 " aclexplode(c.relacl) AS g WHERE c.oid = $1 AND g.grantee <> c.relowner"
+	 " UNION ALL SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s',"
+	 " g.privilege_type, a.attname, $2::regclass, " GRANTEE GRANT_OPTION
+	 " FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid"
+	 " JOIN pg_attribute AS b ON b.attrelid = $2 AND b.attname = a.attname,"
+	 " aclexplode(a.attacl) AS g WHERE c.oid = $1 AND NOT a.attisdropped"
+	 " AND g.grantee <> c.relowner"},
+
+	{RF_MODEL_POLICIES,
+	 "SELECT format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', p.polname,"
+	 " $2::regclass, CASE WHEN p.polpermissive THEN 'PERMISSIVE'"
+	 " ELSE 'RESTRICTIVE' END, CASE p.polcmd WHEN 'r' THEN 'SELECT'"
+	 " WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE'"
+	 " ELSE 'ALL' END, (SELECT string_agg(CASE u WHEN 0 THEN 'PUBLIC'"
+	 " ELSE quote_ident(pg_get_userbyid(u)) END, ', ')"
+	 " FROM unnest(p.polroles) AS u),"
+	 " ' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')',"
+	 " ' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')')"
+	 " FROM pg_policy AS p WHERE p.polrelid = $1"
+	 " UNION ALL SELECT format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY',"
+	 " $2::regclass) FROM pg_class WHERE oid = $1 AND relrowsecurity"},
+
+	{RF_MODEL_COMMENTS,
+	 "SELECT format('COMMENT ON TABLE %s IS %L', $2::regclass, d)"
+	 " FROM obj_description($1, 'pg_class') AS d WHERE d IS NOT NULL"
+	 " UNION ALL SELECT format('COMMENT ON COLUMN %s.%I IS %L', $2::regclass,"
+	 " a.attname, col_description($1, a.attnum)) FROM pg_attribute AS a"
+	 " JOIN pg_attribute AS b ON b.attrelid = $2 AND b.attname = a.attname"
+	 " WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped"
+	 " AND col_description($1, a.attnum) IS NOT NULL"},
+};
+
+/* Run the statements that a query over the two tables makes. */
+void
+rf_model_run(const char *sql, Oid first, Oid second)
+{
+	Oid	   types[2] = {OIDOID, OIDOID};
+	Datum  values[2];
+	uint64 rows;
+	char **commands;
+
+	values[0] = ObjectIdGetDatum(first);
+	values[1] = ObjectIdGetDatum(second);
+	rows = rf_query_once(sql, 2, types, values, NULL);
+	commands = palloc(sizeof(char *) * Max(rows, 1));
+	for (uint64 i = 0; i < rows; i++)
+		commands[i] = TextDatumGetCString(rf_query_must(i, 1));
+	for (uint64 i = 0; i < rows; i++)
+		rf_query_ddl("%s", commands[i]);
+}
+
+/* Let a table have what another one has. */
+void
+rf_model_take(Oid from, Oid to, int what)
+{
+	for (int i = 0; i < lengthof(statements); i++)
+	{
+		if ((what & statements[i].what) != 0)
+			rf_model_run(statements[i].sql, from, to);
+	}
+}

@@ -1,0 +1,36 @@
+/*-------------------------------------------------------------------------
+ *
+ * model.h
+ *	  What one table takes over from another.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RF_MODEL_H
+#define RF_MODEL_H
+
+#include "rillflow.h"
+
+/* What can be taken over; several are taken in this order. */
+#define RF_MODEL_COLUMNS 0x01 /* those that the other lacks */
+#define RF_MODEL_DEFAULTS 0x02
+#define RF_MODEL_NOT_NULL 0x04
+#define RF_MODEL_CHECKS 0x08
+#define RF_MODEL_INDEXES 0x10
+#define RF_MODEL_TRIGGERS 0x20
+#define RF_MODEL_RIGHTS 0x40
+#define RF_MODEL_POLICIES 0x80
+#define RF_MODEL_COMMENTS 0x100
+#define RF_MODEL_BARE_COLUMNS 0x200 /* with neither default nor NOT NULL */
+
+/* what an application sees of its table */
+#define RF_MODEL_MANNERS                                      \
+	(RF_MODEL_DEFAULTS | RF_MODEL_CHECKS | RF_MODEL_INDEXES | \
+	 RF_MODEL_TRIGGERS | RF_MODEL_COMMENTS)
+
+/* what the name of an index ends in as long as the model has that name */
+#define RF_MODEL_INTERIM "_interim"
+
+extern void rf_model_take(Oid from, Oid to, int what);
+extern void rf_model_run(const char *sql, Oid first, Oid second);
+
+#endif /* RF_MODEL_H */

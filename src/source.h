@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * source.h
+ *	  Plain tables of events, which are to be adopted.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RF_SOURCE_H
+#define RF_SOURCE_H
+
+#include "rillflow.h"
+
+#include "utils/array.h"
+
+/* A plain table of events, and what stands beside it; InvalidOid: nothing. */
+typedef struct RfSource
+{
+	Oid events;
+	Oid archive;
+	Oid streams;
+	Oid sequence; /* that draws global_seq */
+	Oid owner;
+} RfSource;
+
+extern void	 rf_source_find(Oid relid, bool alone, RfSource *source);
+extern void	 rf_source_check_shape(const RfSource *source);
+extern void	 rf_source_check_rows(const RfSource *source, ArrayType *streams);
+extern void	 rf_source_check_use(Oid relid, Oid but);
+extern bool	 rf_source_is_filled(const char *name);
+extern char *rf_source_rows(const RfSource *source, const char *columns);
+
+#endif /* RF_SOURCE_H */
