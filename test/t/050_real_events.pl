@@ -25,7 +25,7 @@ my $batch = 5000;
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init(allows_streaming => 'logical');
 # A cluster of the test library that allows streaming has 128 buffers, too few for a plan over 180 months.
-$node->append_conf('postgresql.conf', "shared_buffers = '128MB'\ntimezone = 'UTC'");
+$node->append_conf('postgresql.conf', "shared_buffers = '128MB'\ntimezone = 'UTC'\nmax_locks_per_transaction = 512");
 $node->start;
 
 my $db = 'postgres';
