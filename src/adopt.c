@@ -301,6 +301,11 @@ watch(void *arg)
 				 staged(adoption, CHANGES));
 	rf_query_ddl("CREATE TABLE %s (LIKE %s)", staged(adoption, TAKEN),
 				 staged(adoption, CHANGES));
+	/* a publication of all tables would refuse to have rows deleted */
+	rf_query_ddl("ALTER TABLE %s REPLICA IDENTITY FULL",
+				 staged(adoption, CHANGES));
+	rf_query_ddl("ALTER TABLE %s REPLICA IDENTITY FULL",
+				 staged(adoption, TAKEN));
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, ShareRowExclusiveLock);
 	make_watchers(adoption);

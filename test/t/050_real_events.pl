@@ -250,13 +250,15 @@ WHERE retention = 'cold' AND to_month < now() \gexec
 SQL
 is(events_in($node, $db, 'events_hot'), $events, 'all months turn hot again, with all events');
 is(union_state($node, $db), $loaded, 'which are what they were');
+
 # Back to plain tables, and into a store again.
+$db = 'postgres';
 my $before = union_state($node, 'postgres');
 my @states = map { ask("SELECT count(*) FROM $_") } qw(events events_archive rf_streams);
 my $marks = ask("SELECT count(*) || ' ' || sum(hashtext(concat_ws(' ', stream_id, last_seq, archived_at, archived_by)))"
 	. ' FROM rf_streams');
 is(ask('SELECT rf_flatten()'), $events, 'the store is flattened');
-is(ask("SELECT string_agg(relname || ' ' || relkind, ', ' ORDER BY relname) FROM pg_class"
+is(ask("SELECT string_agg(format('%s %s', relname, relkind), ', ' ORDER BY relname) FROM pg_class"
 			. " WHERE relname IN ('events', 'events_archive')"),
 	'events r, events_archive r', 'into plain tables');
 is_deeply([ map { ask("SELECT count(*) FROM $_") } qw(events events_archive rf_streams) ], \@states, 'with the same counts');
