@@ -24,8 +24,9 @@ my $batch = 5000;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init(allows_streaming => 'logical');
-# A cluster of the test library that allows streaming has 128 buffers, too few for a plan over 180 months.
-$node->append_conf('postgresql.conf', "shared_buffers = '128MB'\ntimezone = 'UTC'");
+# A cluster of the test library that allows streaming has 128 buffers, too few for a plan over 180 months, and a few
+# connections, whose locks are too few for all months at once: as many as a server has that nobody has configured.
+$node->append_conf('postgresql.conf', "shared_buffers = '128MB'\nmax_connections = 100\ntimezone = 'UTC'");
 $node->start;
 
 my $db = 'postgres';
