@@ -24,9 +24,8 @@ my $batch = 5000;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init(allows_streaming => 'logical');
-# A cluster of the test library that allows streaming has 128 buffers, too few for a plan over 180 months, and a few
-# connections, whose locks are too few for all months at once: as many as a server has that nobody has configured.
-$node->append_conf('postgresql.conf', "shared_buffers = '128MB'\nmax_connections = 100\ntimezone = 'UTC'");
+# A cluster of the test library that allows streaming has 128 buffers, too few for a plan over 180 months.
+$node->append_conf('postgresql.conf', "shared_buffers = '128MB'\ntimezone = 'UTC'\nmax_locks_per_transaction = 512");
 $node->start;
 
 my $db = 'postgres';
@@ -251,7 +250,9 @@ WHERE retention = 'cold' AND to_month < now() \gexec
 SQL
 is(events_in($node, $db, 'events_hot'), $events, 'all months turn hot again, with all events');
 is(union_state($node, $db), $loaded, 'which are what they were');
+
 # Back to plain tables, and into a store again.
+$db = 'postgres';
 my $before = union_state($node, 'postgres');
 my @states = map { ask("SELECT count(*) FROM $_") } qw(events events_archive rf_streams);
 my $marks = ask("SELECT count(*) || ' ' || sum(hashtext(concat_ws(' ', stream_id, last_seq, archived_at, archived_by)))"
