@@ -258,7 +258,7 @@ my @states = map { ask("SELECT count(*) FROM $_") } qw(events events_archive rf_
 my $marks = ask("SELECT count(*) || ' ' || sum(hashtext(concat_ws(' ', stream_id, last_seq, archived_at, archived_by)))"
 	. ' FROM rf_streams');
 is(ask('SELECT rf_flatten()'), $events, 'the store is flattened');
-is(ask("SELECT string_agg(relname || ' ' || relkind, ', ' ORDER BY relname) FROM pg_class"
+is(ask("SELECT string_agg(relname || ' ' || relkind::text, ', ' ORDER BY relname) FROM pg_class"
 			. " WHERE relname IN ('events', 'events_archive')"),
 	'events r, events_archive r', 'into plain tables');
 is_deeply([ map { ask("SELECT count(*) FROM $_") } qw(events events_archive rf_streams) ], \@states, 'with the same counts');
