@@ -174,7 +174,7 @@ find_stream(RfStore *store, RfScanStream *stream, bool *archived)
 	RfStreamState then;
 	RfStreamState now;
 
-	rf_stream_read(store, &stream->stream_id, GetActiveSnapshot(), &then);
+	rf_stream_read_active(store, &stream->stream_id, &then);
 	rf_stream_read_latest(store, &stream->stream_id, &now);
 	*archived = then.archived;
 	stream->head = then.last_seq;

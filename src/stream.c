@@ -390,13 +390,14 @@ look_up(RfStore *store, Relation rel, const pg_uuid_t *id, Snapshot snapshot,
 }
 
 /*
- * The same as it is now, whatever the isolation level.  Every INSERT pays for
- * this.
+ * Read the row of one stream, as the snapshot shows it, at its place.  No gap
+ * is locked where there is none: not for snapshots of serializable
+ * transactions.
  */
-void
-rf_stream_read_latest(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
+static void
+read_at_place(RfStore *store, const pg_uuid_t *id, Snapshot snapshot,
+			  RfStreamState *state)
 {
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	Relation rel = table_open(store->streams, AccessShareLock);
 	Look	 look = LOOK_BY_SCAN;
 
@@ -411,7 +412,30 @@ rf_stream_read_latest(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
 	else if (look == LOOK_BY_SCAN)
 		rf_stream_read(store, id, snapshot, state);
 	table_close(rel, AccessShareLock);
+}
+
+/*
+ * The row as it is now, whatever the isolation level.  Every INSERT pays for
+ * this.
+ */
+void
+rf_stream_read_latest(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
+{
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	read_at_place(store, id, snapshot, state);
 	UnregisterSnapshot(snapshot);
+}
+
+/* The row as the active snapshot shows it.  Every read of a stream does this.
+ */
+void
+rf_stream_read_active(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
+{
+	if (IsolationIsSerializable())
+		rf_stream_read(store, id, GetActiveSnapshot(), state);
+	else
+		read_at_place(store, id, GetActiveSnapshot(), state);
 }
 
 static void

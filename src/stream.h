@@ -79,6 +79,8 @@ extern void	 rf_stream_read_next(RfStreamReader *reader, const pg_uuid_t *id,
 extern void	 rf_stream_end_read(RfStreamReader *reader);
 extern void	 rf_stream_read_latest(RfStore *store, const pg_uuid_t *id,
 								   RfStreamState *state);
+extern void	 rf_stream_read_active(RfStore *store, const pg_uuid_t *id,
+								   RfStreamState *state);
 extern void	 rf_stream_lock(RfStore *store, const pg_uuid_t *id,
 							RfStreamState *state);
 extern char *rf_stream_id_text(const pg_uuid_t *id);

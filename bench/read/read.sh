@@ -9,7 +9,7 @@ batch() {
 
 # stream <first> <last> <file>: the time of reading a stream whose number lies between them.
 stream() {
-  microseconds "$(transactions months_180 "$3" -t 4000 -D first="$1" -D last="$2")"
+  microseconds "$(transactions months_180 "$3" -t 8000 -D first="$1" -D last="$2")"
 }
 
 # replay <database> <archived>: the time of a batch of 500 of a replay from the first to the last, again and again.
