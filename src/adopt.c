@@ -105,13 +105,13 @@
 #define TAKEN "rf_adopt_taken"
 
 /* of rows e, in any order */
-#define CHECKSUM                                        \
+#define CHECKSUM                                           \
 	"coalesce(sum(hashtextextended(e::text, 0)::numeric)," \
 	" 0)::text"
 
 #define TIE "rf_bucket_month_tie"
-#define TIE_CHECK                                \
-	"CONSTRAINT " TIE " CHECK (bucket_month ="   \
+#define TIE_CHECK                              \
+	"CONSTRAINT " TIE " CHECK (bucket_month =" \
 	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date)"
 
 typedef struct Adoption
@@ -135,7 +135,7 @@ typedef struct Adoption
 	struct
 	{
 		int32 class;
-		Oid	  object;
+		Oid object;
 	} locks[2];
 	int64 changes; /* that the last round has taken up */
 } Adoption;
@@ -385,12 +385,13 @@ make_streams(const Adoption *adoption, const char *with, const char *heads,
 	}
 	values[0] = PointerGetDatum(streams);
 	rf_query_once(
-		psprintf("%sINSERT INTO %s"
-				 " (stream_id, last_seq, first_event_at, last_event_at%s)"
-				 " SELECT stream_id, coalesce(e.head, 0), e.first, e.last%s FROM"
-				 " (%s) AS e%s",
-				 with, staged(adoption, "rf_streams"), names.data, columns.data,
-				 heads, others),
+		psprintf(
+			"%sINSERT INTO %s"
+			" (stream_id, last_seq, first_event_at, last_event_at%s)"
+			" SELECT stream_id, coalesce(e.head, 0), e.first, e.last%s FROM"
+			" (%s) AS e%s",
+			with, staged(adoption, "rf_streams"), names.data, columns.data,
+			heads, others),
 		streams == NULL ? 0 : 1, types, values, NULL);
 }
 
@@ -417,12 +418,12 @@ has_keys(Oid relid)
 		   get_attnum(relid, "headers") != InvalidAttrNumber;
 }
 
-#define INSERT_KEYS                                            \
-	"INSERT INTO %s"                                           \
-	" (idempotency_key, stream_id, stream_seq, global_seq)"    \
-	" SELECT headers ->> 'idempotency_key', r.stream_id,"      \
-	" r.stream_seq, r.global_seq FROM %s AS r WHERE %s AND"    \
-	" octet_length(headers ->> 'idempotency_key') <= 1000"     \
+#define INSERT_KEYS                                         \
+	"INSERT INTO %s"                                        \
+	" (idempotency_key, stream_id, stream_seq, global_seq)" \
+	" SELECT headers ->> 'idempotency_key', r.stream_id,"   \
+	" r.stream_seq, r.global_seq FROM %s AS r WHERE %s AND" \
+	" octet_length(headers ->> 'idempotency_key') <= 1000"  \
 	" ORDER BY r.global_seq ON CONFLICT (idempotency_key) DO NOTHING"
 
 /* Make the idempotency keys of those streams; the first event has it. */
@@ -439,8 +440,8 @@ fill_keys(const Adoption *adoption, ArrayType *streams)
 		if (has_keys(tables[i]))
 			rf_query_once(psprintf(INSERT_KEYS,
 								   staged(adoption, "rf_event_keys"),
-								   psprintf("ONLY %s", rf_store_relation_name(
-														   tables[i])),
+								   psprintf("ONLY %s",
+											rf_store_relation_name(tables[i])),
 								   of_streams(streams)),
 						  streams == NULL ? 0 : 1, types, values, NULL);
 	}
@@ -453,11 +454,12 @@ fill_keys(const Adoption *adoption, ArrayType *streams)
 static int64
 take_notes(const Adoption *adoption)
 {
-	return (int64) rf_query_once(
-		psprintf("WITH gone AS (DELETE FROM %s RETURNING *)"
-				 " INSERT INTO %s SELECT * FROM gone",
-				 staged(adoption, CHANGES), staged(adoption, TAKEN)),
-		0, NULL, NULL, NULL);
+	return (int64)
+		rf_query_once(psprintf("WITH gone AS (DELETE FROM %s RETURNING *)"
+							   " INSERT INTO %s SELECT * FROM gone",
+							   staged(adoption, CHANGES),
+							   staged(adoption, TAKEN)),
+					  0, NULL, NULL, NULL);
 }
 
 /*
@@ -471,26 +473,28 @@ raise_heads(const Adoption *adoption)
 	const char *streams = staged(adoption, "rf_streams");
 	const char *taken = staged(adoption, TAKEN);
 
-	rf_query_once(psprintf("INSERT INTO %s (stream_id) SELECT DISTINCT stream_id"
-						   " FROM %s WHERE kind = 'i'"
-						   " ON CONFLICT (stream_id) DO NOTHING",
-						   streams, taken),
-				  0, NULL, NULL, NULL);
 	rf_query_once(
-		psprintf("WITH late AS (SELECT t.stream_id, count(*) AS n,"
-				 " min(t.stream_seq) AS lowest, max(t.stream_seq) AS highest,"
-				 " min(t.created_at) AS first, max(t.created_at) AS last"
-				 " FROM %s AS t JOIN %s AS s USING (stream_id)"
-				 " WHERE t.kind = 'i' AND t.stream_seq > s.last_seq GROUP BY 1),"
-				 " raised AS (UPDATE %s AS s SET last_seq = highest,"
-				 " first_event_at = least(first_event_at, first),"
-				 " last_event_at = greatest(last_event_at, last) FROM late"
-				 " WHERE s.stream_id = late.stream_id AND lowest = last_seq + 1"
-				 " AND n = highest - last_seq RETURNING s.stream_id)"
-				 " UPDATE %s SET kind = 'c' WHERE kind = 'i' AND stream_id IN"
-				 " (SELECT stream_id FROM late EXCEPT"
-				 " SELECT stream_id FROM raised)",
-				 taken, streams, streams, taken),
+		psprintf("INSERT INTO %s (stream_id) SELECT DISTINCT stream_id"
+				 " FROM %s WHERE kind = 'i'"
+				 " ON CONFLICT (stream_id) DO NOTHING",
+				 streams, taken),
+		0, NULL, NULL, NULL);
+	rf_query_once(
+		psprintf(
+			"WITH late AS (SELECT t.stream_id, count(*) AS n,"
+			" min(t.stream_seq) AS lowest, max(t.stream_seq) AS highest,"
+			" min(t.created_at) AS first, max(t.created_at) AS last"
+			" FROM %s AS t JOIN %s AS s USING (stream_id)"
+			" WHERE t.kind = 'i' AND t.stream_seq > s.last_seq GROUP BY 1),"
+			" raised AS (UPDATE %s AS s SET last_seq = highest,"
+			" first_event_at = least(first_event_at, first),"
+			" last_event_at = greatest(last_event_at, last) FROM late"
+			" WHERE s.stream_id = late.stream_id AND lowest = last_seq + 1"
+			" AND n = highest - last_seq RETURNING s.stream_id)"
+			" UPDATE %s SET kind = 'c' WHERE kind = 'i' AND stream_id IN"
+			" (SELECT stream_id FROM late EXCEPT"
+			" SELECT stream_id FROM raised)",
+			taken, streams, streams, taken),
 		0, NULL, NULL, NULL);
 }
 
@@ -757,12 +761,10 @@ catch_up(void *arg)
 static void
 refuse_name(const Adoption *adoption, const char *name)
 {
-	ereport(
-		ERROR,
-		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-		 errmsg("schema \"%s\" has a relation \"%s\" already",
-				get_namespace_name(adoption->target), name),
-		 errhint("Rename it, or move it to another schema.")));
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("schema \"%s\" has a relation \"%s\" already",
+						   get_namespace_name(adoption->target), name),
+					errhint("Rename it, or move it to another schema.")));
 }
 
 /* The target may have nothing of our names but the source, or an empty store.
@@ -770,13 +772,21 @@ refuse_name(const Adoption *adoption, const char *name)
 static void
 require_free_names(const Adoption *adoption)
 {
-	static const char *const names[] =
-		{"events", "events_hot", "events_hot_default", "events_cold",
-		 "events_cold_default", "events_archive", "events_archive_default",
-		 "events_all", "events_global_seq_seq", "rf_streams",
-		 "rf_archive_config", "rf_event_keys", "events_adopted",
-		 "events_archive_adopted"};
-	const RfSource *source = &adoption->source;
+	static const char *const names[] = {"events",
+										"events_hot",
+										"events_hot_default",
+										"events_cold",
+										"events_cold_default",
+										"events_archive",
+										"events_archive_default",
+										"events_all",
+										"events_global_seq_seq",
+										"rf_streams",
+										"rf_archive_config",
+										"rf_event_keys",
+										"events_adopted",
+										"events_archive_adopted"};
+	const RfSource			*source = &adoption->source;
 
 	for (int i = 0; i < lengthof(names); i++)
 	{
@@ -866,13 +876,13 @@ keep_ledger(const Adoption *adoption)
  * What bears the name of a table of the source, or is to be caught up with,
  * comes last.
  */
-#define BRING(condition)                                                    \
-	"SELECT format('ALTER %s %s SET SCHEMA %I', CASE c.relkind WHEN 'v'"    \
-	" THEN 'VIEW' ELSE 'TABLE' END, c.oid::regclass, n.nspname)"            \
-	" FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = $2"              \
-	" WHERE c.relnamespace = $1 AND c.relkind IN ('r', 'p', 'v')"           \
+#define BRING(condition)                                                 \
+	"SELECT format('ALTER %s %s SET SCHEMA %I', CASE c.relkind WHEN 'v'" \
+	" THEN 'VIEW' ELSE 'TABLE' END, c.oid::regclass, n.nspname)"         \
+	" FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = $2"           \
+	" WHERE c.relnamespace = $1 AND c.relkind IN ('r', 'p', 'v')"        \
 	" AND c.relname !~ '^rf_adopt_' AND " condition
-#define COMES_LAST           \
+#define COMES_LAST            \
 	"c.relname IN ('events'," \
 	" 'events_archive', 'rf_streams', 'rf_event_keys')"
 
@@ -912,8 +922,9 @@ carry_numbers_on(Adoption *adoption)
 		rf_query_ddl("SELECT pg_catalog.setval(%L, %s)",
 					 staged(adoption, "events_global_seq_seq"),
 					 psprintf(INT64_FORMAT, adoption->boundary));
-	rf_query_ddl("ALTER TABLE %s ALTER COLUMN global_seq DROP IDENTITY IF EXISTS",
-				 events);
+	rf_query_ddl(
+		"ALTER TABLE %s ALTER COLUMN global_seq DROP IDENTITY IF EXISTS",
+		events);
 	rf_query_ddl("ALTER TABLE %s ALTER COLUMN global_seq DROP DEFAULT", events);
 	if (OidIsValid(source->archive))
 		rf_query_ddl("ALTER TABLE %s ALTER COLUMN global_seq DROP IDENTITY"
@@ -930,13 +941,13 @@ make_room(const Adoption *adoption)
 {
 	const RfSource *source = &adoption->source;
 
-	rf_model_run("SELECT format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass)"
-				 " FROM pg_trigger WHERE tgrelid IN ($1, $2)"
-				 " AND NOT tgisinternal",
-				 source->events, source->archive);
+	rf_model_run(
+		"SELECT format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass)"
+		" FROM pg_trigger WHERE tgrelid IN ($1, $2)"
+		" AND NOT tgisinternal",
+		source->events, source->archive);
 	if (OidIsValid(source->streams))
-		rf_query_ddl("DROP TABLE %s",
-					 rf_store_relation_name(source->streams));
+		rf_query_ddl("DROP TABLE %s", rf_store_relation_name(source->streams));
 	rf_model_run("SELECT format('ALTER INDEX %s RENAME TO %I',"
 				 " x.oid::regclass, x.relname || '_adopted')"
 				 " FROM pg_index AS i JOIN pg_class AS x"
@@ -1011,24 +1022,25 @@ attach(Oid root, Oid parent, Oid leaf, const char *class)
 				 name, class);
 	rf_model_take(root, leaf, RF_MODEL_COLUMNS);
 	forbid_nulls(parent, leaf);
-	rf_flip_add_proof(leaf,
-					  rf_query_format(
-						  "bucket_month IS NOT NULL AND bucket_month <"
-						  " '" RF_FIRST_DAY_TEXT "'::date"
-						  " AND retention_class IS NOT NULL"
-						  " AND retention_class = %L",
-						  class));
+	rf_flip_add_proof(
+		leaf, rf_query_format("bucket_month IS NOT NULL AND bucket_month <"
+							  " '" RF_FIRST_DAY_TEXT "'::date"
+							  " AND retention_class IS NOT NULL"
+							  " AND retention_class = %L",
+							  class));
 	rf_partition_guard(name);
 	indexes = count_indexes(leaf);
 	rf_query_ddl("ALTER TABLE %s ATTACH PARTITION %s"
 				 " FOR VALUES FROM (MINVALUE) TO ('" RF_FIRST_DAY_TEXT "')",
 				 rf_store_relation_name(parent), name);
 	if (count_indexes(leaf) != indexes)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("indexes of table \"%s\" would have to be made again",
-						get_rel_name(leaf)),
-				 errhint("Drop its indexes that are not unique, and create them again afterwards.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("indexes of table \"%s\" would have to be made again",
+					get_rel_name(leaf)),
+			 errhint(
+				 "Drop its indexes that are not unique, and create them again afterwards.")));
 	rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " RF_FLIP_PROOF, name);
 }
 
@@ -1128,11 +1140,12 @@ carried_columns(Oid root)
 	Datum values[1];
 
 	values[0] = ObjectIdGetDatum(root);
-	rf_query_once("SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)"
-				  " FROM pg_attribute WHERE attrelid = $1 AND attnum > 0"
-				  " AND NOT attisdropped AND attgenerated = ''"
-				  " AND attname NOT IN ('bucket_month', 'retention_class')",
-				  1, types, values, NULL);
+	rf_query_once(
+		"SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)"
+		" FROM pg_attribute WHERE attrelid = $1 AND attnum > 0"
+		" AND NOT attisdropped AND attgenerated = ''"
+		" AND attname NOT IN ('bucket_month', 'retention_class')",
+		1, types, values, NULL);
 	return TextDatumGetCString(rf_query_must(0, 1));
 }
 
@@ -1175,12 +1188,12 @@ note_batch(RfStore *store, int64 events, const char *checksum,
 static bool
 carry_batch(Adoption *adoption, RfTier tier, int64 *after)
 {
-	RfStore	   *store = rf_store_lock_cold(rf_store_in(adoption->target, false));
-	Oid			root = tier == RF_HOT ? store->events : store->events_archive;
-	Oid			parent = tier == RF_HOT ? store->events_hot : root;
-	Oid			leaf = rf_store_adopted_leaf(parent);
-	Oid			types[2] = {INT8OID, INT4OID};
-	Datum		values[2];
+	RfStore *store = rf_store_lock_cold(rf_store_in(adoption->target, false));
+	Oid		 root = tier == RF_HOT ? store->events : store->events_archive;
+	Oid		 parent = tier == RF_HOT ? store->events_hot : root;
+	Oid		 leaf = rf_store_adopted_leaf(parent);
+	Oid		 types[2] = {INT8OID, INT4OID};
+	Datum	 values[2];
 	TimestampTz started_at = GetCurrentTimestamp();
 	RfPlan		plan;
 	int64		gone;
@@ -1240,8 +1253,7 @@ sum_up_source(const Adoption *adoption, RfStore *store, int64 *events,
 {
 	const char *columns;
 	RfSource	source = {.events = rf_store_adopted_leaf(store->events_hot),
-						  .archive = rf_store_adopted_leaf(
-							  store->events_archive)};
+						  .archive = rf_store_adopted_leaf(store->events_archive)};
 
 	rf_query_fix_text();
 	columns = carried_columns(store->events);
@@ -1264,24 +1276,26 @@ read_ledger(Adoption *adoption)
 
 	begin_scope(adoption, &scope);
 	rows = rf_query_once(
-		psprintf("SELECT substring(b.detail FROM 'global_seq ([0-9]+)$')::bigint,"
-				 " c.events, c.detail, b.logged_at,"
-				 " (SELECT coalesce(sum(n.events), 0)::bigint FROM %s AS n"
-				 " WHERE n.log_id > b.log_id AND n.action = 'adopt batch'),"
-				 " substring(b.detail FROM '^(.*), up to global_seq')"
-				 " FROM %s AS b LEFT JOIN %s AS c ON c.log_id > b.log_id"
-				 " AND c.action = 'adopt counted'"
-				 " WHERE b.action = 'adopt begun' ORDER BY b.log_id DESC LIMIT 1",
-				 rf_store_relation_name(store->log),
-				 rf_store_relation_name(store->log),
-				 rf_store_relation_name(store->log)),
+		psprintf(
+			"SELECT substring(b.detail FROM 'global_seq ([0-9]+)$')::bigint,"
+			" c.events, c.detail, b.logged_at,"
+			" (SELECT coalesce(sum(n.events), 0)::bigint FROM %s AS n"
+			" WHERE n.log_id > b.log_id AND n.action = 'adopt batch'),"
+			" substring(b.detail FROM '^(.*), up to global_seq')"
+			" FROM %s AS b LEFT JOIN %s AS c ON c.log_id > b.log_id"
+			" AND c.action = 'adopt counted'"
+			" WHERE b.action = 'adopt begun' ORDER BY b.log_id DESC LIMIT 1",
+			rf_store_relation_name(store->log),
+			rf_store_relation_name(store->log),
+			rf_store_relation_name(store->log)),
 		0, NULL, NULL, NULL);
 	if (rows == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the ledger of schema \"%s\" does not tell of the adoption",
-						store->schema),
-				 errhint("Restore \"rf_archive_log\".")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the ledger of schema \"%s\" does not tell of the adoption",
+					store->schema),
+			 errhint("Restore \"rf_archive_log\".")));
 	adoption->boundary = DatumGetInt64(rf_query_must(0, 1));
 	adoption->started_at = DatumGetTimestampTz(rf_query_must(0, 4));
 	adoption->carried = DatumGetInt64(rf_query_must(0, 5));
@@ -1343,17 +1357,17 @@ prove(const Adoption *adoption)
 		0, NULL, NULL, NULL);
 	events = DatumGetInt64(rf_query_must(0, 1));
 	checksum = TextDatumGetCString(rf_query_must(0, 2));
-	if (events != adoption->events ||
-		strcmp(checksum, adoption->checksum) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("the store does not hold what was adopted"),
-				 errdetail("The source held " INT64_FORMAT
-						   " events with checksum %s, to the months came " INT64_FORMAT
-						   " with checksum %s.",
-						   adoption->events, adoption->checksum, events,
-						   checksum),
-				 errhint("Keep the store as it is, and report this.")));
+	if (events != adoption->events || strcmp(checksum, adoption->checksum) != 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("the store does not hold what was adopted"),
+			 errdetail(
+				 "The source held " INT64_FORMAT
+				 " events with checksum %s, to the months came " INT64_FORMAT
+				 " with checksum %s.",
+				 adoption->events, adoption->checksum, events, checksum),
+			 errhint("Keep the store as it is, and report this.")));
 	rf_query_end(&scope);
 }
 
@@ -1564,12 +1578,13 @@ look_through(Adoption *adoption, Oid relid)
 	require_free_names(adoption);
 	if (empty_store(adoption) != NULL &&
 		empty_store(adoption)->owner != adoption->source.owner)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the store in schema \"%s\" has another owner than table \"%s\"",
-						get_namespace_name(adoption->target),
-						get_rel_name(relid)),
-				 errhint("Run: ALTER TABLE ... OWNER TO.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(
+				 "the store in schema \"%s\" has another owner than table \"%s\"",
+				 get_namespace_name(adoption->target), get_rel_name(relid)),
+			 errhint("Run: ALTER TABLE ... OWNER TO.")));
 	rf_query_end(&scope);
 	rf_install_require_free_tenant(get_namespace_name(adoption->target),
 								   adoption->tenant);
@@ -1584,7 +1599,8 @@ find_begun(Oid relid)
 						relid;
 	RfStore *store = rf_store_in(get_rel_namespace(root), true);
 
-	if (store == NULL || (store->events != root && store->events_archive != root))
+	if (store == NULL ||
+		(store->events != root && store->events_archive != root))
 		return InvalidOid;
 	if (!store->adopting)
 		ereport(ERROR,
@@ -1607,10 +1623,10 @@ lock_session(Adoption *adoption, int32 class, Oid object)
 		adoption->locks[adoption->nlocks++].object = object;
 		return;
 	}
-	ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					errmsg("another session is adopting \"%s\"",
-						   adoption->name),
-					errhint("Wait for it.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("another session is adopting \"%s\"", adoption->name),
+			 errhint("Wait for it.")));
 }
 
 static void
@@ -1724,9 +1740,9 @@ find_notes(const TriggerData *trigdata)
 							 trigdata->tg_trigger->tgargs[0] :
 							 "";
 	Oid			namespace_id = get_namespace_oid(schema, true);
-	Oid notes = OidIsValid(namespace_id) ?
-					get_relname_relid(CHANGES, namespace_id) :
-					InvalidOid;
+	Oid			notes = OidIsValid(namespace_id) ?
+							get_relname_relid(CHANGES, namespace_id) :
+							InvalidOid;
 
 	if (!OidIsValid(notes) || get_rel_relkind(notes) != RELKIND_RELATION ||
 		get_atttype(notes, 1) != CHAROID || get_atttype(notes, 2) != UUIDOID ||
@@ -1812,9 +1828,9 @@ rf_adopt_changed(PG_FUNCTION_ARGS)
 		!(TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event) ||
 		  (TRIGGER_FIRED_AFTER(trigdata->tg_event) &&
 		   TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))))
-		ereport(ERROR, (errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-						errmsg("%s must be fired after a row",
-							   "rf_adopt_changed()")));
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s must be fired after a row", "rf_adopt_changed()")));
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("table \"%s\" is being adopted",

@@ -82,11 +82,12 @@ plain_columns(Oid root)
 	Datum values[1];
 
 	values[0] = ObjectIdGetDatum(root);
-	rf_query_once("SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)"
-				  " FROM pg_attribute WHERE attrelid = $1 AND attnum > 0"
-				  " AND NOT attisdropped AND attgenerated = ''"
-				  " AND attname <> 'bucket_month'",
-				  1, types, values, NULL);
+	rf_query_once(
+		"SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)"
+		" FROM pg_attribute WHERE attrelid = $1 AND attnum > 0"
+		" AND NOT attisdropped AND attgenerated = ''"
+		" AND attname <> 'bucket_month'",
+		1, types, values, NULL);
 	return TextDatumGetCString(rf_query_must(0, 1));
 }
 
@@ -121,11 +122,10 @@ report_progress(const Flat *flat, Oid leaf)
 static void
 copy_leaves(Flat *flat, Oid parent)
 {
-	List	 *leaves = rf_partition_list(parent);
-	bool	  archive = flat->root != flat->store->events;
-	bool	  audited = parent == flat->store->events_archive;
-	char	 *columns = archive && !audited ? plain_columns(parent) :
-											  flat->columns;
+	List *leaves = rf_partition_list(parent);
+	bool  archive = flat->root != flat->store->events;
+	bool  audited = parent == flat->store->events_archive;
+	char *columns = archive && !audited ? plain_columns(parent) : flat->columns;
 	ListCell *cell;
 
 	foreach(cell, leaves)
@@ -134,12 +134,12 @@ copy_leaves(Flat *flat, Oid parent)
 		uint64 rows;
 
 		CHECK_FOR_INTERRUPTS();
-		rows = rf_query_once(
-			psprintf("INSERT INTO %s (%s) SELECT %s FROM ONLY %s"
-					 " ORDER BY global_seq",
-					 flat->interim, columns, columns,
-					 rf_store_relation_name(leaf)),
-			0, NULL, NULL, NULL);
+		rows =
+			rf_query_once(psprintf("INSERT INTO %s (%s) SELECT %s FROM ONLY %s"
+								   " ORDER BY global_seq",
+								   flat->interim, columns, columns,
+								   rf_store_relation_name(leaf)),
+						  0, NULL, NULL, NULL);
 		flat->events += rows;
 		if (rows > 0)
 			report_progress(flat, leaf);
@@ -217,12 +217,11 @@ change_places(const RfStore *store, Flat *hot, Flat *cold)
 				 hot->interim);
 	for (int i = 0; i < lengthof(flats); i++)
 	{
-		Oid	  relid = get_relname_relid(psprintf("%s_interim", flats[i]->name),
-										store->namespace_id);
+		Oid relid = get_relname_relid(psprintf("%s_interim", flats[i]->name),
+									  store->namespace_id);
 
 		rf_model_take(flats[i]->root, relid, RF_MODEL_TRIGGERS);
-		rf_query_ddl("DROP TABLE %s",
-					 rf_store_relation_name(flats[i]->root));
+		rf_query_ddl("DROP TABLE %s", rf_store_relation_name(flats[i]->root));
 		rf_query_ddl("ALTER TABLE %s RENAME TO %I", flats[i]->interim,
 					 flats[i]->name);
 		rf_model_run("SELECT format('ALTER INDEX %s RENAME TO %I',"

@@ -381,14 +381,15 @@ rf_flip_add_proof(Oid leaf, const char *condition)
 static void
 prove_bounds(const Flip *flip)
 {
-	rf_flip_add_proof(flip->leaf,
-			  rf_query_format(
-				  "bucket_month IS NOT NULL AND bucket_month >= %L::date"
-				  " AND bucket_month < %L::date"
-				  " AND retention_class IS NOT NULL AND retention_class = %L",
-				  rf_partition_date_text(flip->month),
-				  rf_partition_date_text(rf_partition_next_month(flip->month)),
-				  class_of(flip->store, flip->to)));
+	rf_flip_add_proof(
+		flip->leaf,
+		rf_query_format(
+			"bucket_month IS NOT NULL AND bucket_month >= %L::date"
+			" AND bucket_month < %L::date"
+			" AND retention_class IS NOT NULL AND retention_class = %L",
+			rf_partition_date_text(flip->month),
+			rf_partition_date_text(rf_partition_next_month(flip->month)),
+			class_of(flip->store, flip->to)));
 }
 
 /*

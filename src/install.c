@@ -650,7 +650,8 @@ rf_install_restart_log(const char *schema)
 
 /* Make the store in a schema that has none of its names. */
 void
-rf_install_create_store(Oid namespace_id, const char *tenant, const char *tenancy)
+rf_install_create_store(Oid namespace_id, const char *tenant,
+						const char *tenancy)
 {
 	const char *schema = get_namespace_name(namespace_id);
 	RfScope		scope;

@@ -29,13 +29,13 @@
 	"('bucket_month', 'retention_class', 'migrated_at', 'migrated_by')"
 
 /* does the column number array name one of them? */
-#define NAMES_LAYOUT(relation, numbers)                           \
-	"EXISTS (SELECT FROM pg_attribute AS l WHERE l.attrelid = "   \
-	relation " AND l.attnum = ANY (" numbers ") AND l.attname IN" \
+#define NAMES_LAYOUT(relation, numbers)                                  \
+	"EXISTS (SELECT FROM pg_attribute AS l WHERE l.attrelid = " relation \
+	" AND l.attnum = ANY (" numbers ") AND l.attname IN"                 \
 	" " OF_LAYOUT ")"
 
-#define GRANTEE                             \
-	"CASE g.grantee WHEN 0 THEN 'PUBLIC'"   \
+#define GRANTEE                           \
+	"CASE g.grantee WHEN 0 THEN 'PUBLIC'" \
 	" ELSE quote_ident(pg_get_userbyid(g.grantee)) END,"
 
 #define GRANT_OPTION \

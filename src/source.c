@@ -60,10 +60,11 @@ static const SourceColumn event_columns[] =
 	 {"created_at", TIMESTAMPTZOID, true, true},
 	 {NULL, InvalidOid, false, false}};
 
-static const SourceColumn audit_columns[] =
-	{{"migrated_at", TIMESTAMPTZOID, false, false},
-	 {"migrated_by", TEXTOID, false, false},
-	 {NULL, InvalidOid, false, false}};
+static const SourceColumn audit_columns[] = {{"migrated_at", TIMESTAMPTZOID,
+											  false, false},
+											 {"migrated_by", TEXTOID, false,
+											  false},
+											 {NULL, InvalidOid, false, false}};
 
 static const SourceColumn stream_columns[] =
 	{{"stream_id", UUIDOID, true, true},
@@ -276,20 +277,20 @@ check_column(Oid relid, const SourceColumn *column)
 	get_atttypetypmodcoll(relid, attnum, &type, &typmod, &collation);
 	if (type != column->type || typmod != -1 ||
 		(OidIsValid(collation) && collation != DEFAULT_COLLATION_OID))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_DATATYPE_MISMATCH),
-			 errmsg("column \"%s\" of table \"%s\" is of type %s%s, not %s",
-					column->name, get_rel_name(relid),
-					format_type_with_typemod(type, typmod),
-					OidIsValid(collation) && collation != DEFAULT_COLLATION_OID ?
-						" with a collation" :
-						"",
-					format_type_be(column->type)),
-			 errhint("Run: ALTER TABLE %s ALTER COLUMN %s TYPE %s%s;",
-					 rf_store_relation_name(relid), column->name,
-					 format_type_be(column->type),
-					 OidIsValid(collation) ? " COLLATE \"default\"" : "")));
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of table \"%s\" is of type %s%s, not %s",
+						column->name, get_rel_name(relid),
+						format_type_with_typemod(type, typmod),
+						OidIsValid(collation) &&
+								collation != DEFAULT_COLLATION_OID ?
+							" with a collation" :
+							"",
+						format_type_be(column->type)),
+				 errhint("Run: ALTER TABLE %s ALTER COLUMN %s TYPE %s%s;",
+						 rf_store_relation_name(relid), column->name,
+						 format_type_be(column->type),
+						 OidIsValid(collation) ? " COLLATE \"default\"" : "")));
 }
 
 static void
@@ -311,11 +312,11 @@ check_obstacles(Oid relid)
 		const Obstacle *obstacle = &obstacles[i];
 
 		if (rf_query_once(obstacle->sql, 1, types, values, NULL) > 0)
-			ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-							errmsg_internal(obstacle->what, get_rel_name(relid),
-											TextDatumGetCString(
-												rf_query_must(0, 1))),
-							errhint("%s", obstacle->hint)));
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg_internal(obstacle->what, get_rel_name(relid),
+									 TextDatumGetCString(rf_query_must(0, 1))),
+					 errhint("%s", obstacle->hint)));
 	}
 }
 
@@ -329,13 +330,12 @@ rf_source_check_use(Oid relid, Oid but)
 	values[0] = ObjectIdGetDatum(relid);
 	values[1] = ObjectIdGetDatum(but);
 	if (rf_query_once(find_user, 2, types, values, NULL) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("%s is tied to table \"%s\"",
-						TextDatumGetCString(rf_query_must(0, 1)),
-						get_rel_name(relid)),
-				 errdetail("Another table takes the place of this one."),
-				 errhint("Drop it, and create it again afterwards.")));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("%s is tied to table \"%s\"",
+							   TextDatumGetCString(rf_query_must(0, 1)),
+							   get_rel_name(relid)),
+						errdetail("Another table takes the place of this one."),
+						errhint("Drop it, and create it again afterwards.")));
 }
 
 static bool
@@ -395,13 +395,12 @@ check_free_columns(const RfSource *source)
 		 column++)
 	{
 		if (get_attnum(source->events, column->name) != InvalidAttrNumber)
-			ereport(
-				ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" has a column \"%s\"",
-						get_rel_name(source->events), column->name),
-				 errdetail("That column is of \"events_archive\" alone."),
-				 errhint("Rename the column.")));
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("table \"%s\" has a column \"%s\"",
+							get_rel_name(source->events), column->name),
+					 errdetail("That column is of \"events_archive\" alone."),
+					 errhint("Rename the column.")));
 	}
 }
 
@@ -429,7 +428,8 @@ check_archive_columns(const RfSource *source)
 			(errcode(ERRCODE_DATATYPE_MISMATCH),
 			 errmsg("column \"%s\" has different types in \"%s\" and \"%s\"",
 					TextDatumGetCString(rf_query_must(0, 2)),
-					get_rel_name(source->events), get_rel_name(source->archive)),
+					get_rel_name(source->events),
+					get_rel_name(source->archive)),
 			 errhint("Run: ALTER TABLE %s ALTER COLUMN %s TYPE %s;",
 					 TextDatumGetCString(rf_query_must(0, 1)),
 					 quote_identifier(TextDatumGetCString(rf_query_must(0, 2))),
@@ -488,8 +488,8 @@ of_streams(const ArrayType *streams)
 
 /* Fail when a query names rows that break a rule. */
 static void
-refuse_rows(const char *sql, ArrayType *streams, int sqlstate,
-			const char *what, const char *hint)
+refuse_rows(const char *sql, ArrayType *streams, int sqlstate, const char *what,
+			const char *hint)
 {
 	Oid	  types[1] = {UUIDARRAYOID};
 	Datum values[1];
@@ -503,9 +503,9 @@ refuse_rows(const char *sql, ArrayType *streams, int sqlstate,
 	if (rf_query_null(0, 1))
 		return;
 	offenders = TextDatumGetCString(rf_query_must(0, 1));
-	ereport(ERROR, (errcode(sqlstate), errmsg_internal("%s", what),
-					errdetail("The first are: %s.", offenders),
-					errhint("%s", hint)));
+	ereport(ERROR,
+			(errcode(sqlstate), errmsg_internal("%s", what),
+			 errdetail("The first are: %s.", offenders), errhint("%s", hint)));
 }
 
 /* Must the column not be null, wherever it is? */
@@ -542,14 +542,15 @@ static void
 check_filled(Oid relid, ArrayType *streams)
 {
 	refuse_rows(
-		psprintf("SELECT format('global_seq %%s, stream_id %%s, stream_seq %%s',"
-				 " coalesce(global_seq::text, 'null'),"
-				 " coalesce(stream_id::text, 'null'),"
-				 " coalesce(stream_seq::text, 'null')) FROM ONLY %s"
-				 " WHERE %s AND (%s OR NOT isfinite(created_at)"
-				 " OR stream_seq < 1)",
-				 rf_store_relation_name(relid), of_streams(streams),
-				 unfilled(relid, event_columns)),
+		psprintf(
+			"SELECT format('global_seq %%s, stream_id %%s, stream_seq %%s',"
+			" coalesce(global_seq::text, 'null'),"
+			" coalesce(stream_id::text, 'null'),"
+			" coalesce(stream_seq::text, 'null')) FROM ONLY %s"
+			" WHERE %s AND (%s OR NOT isfinite(created_at)"
+			" OR stream_seq < 1)",
+			rf_store_relation_name(relid), of_streams(streams),
+			unfilled(relid, event_columns)),
 		streams, ERRCODE_NOT_NULL_VIOLATION,
 		psprintf("table \"%s\" holds events without what an event must have",
 				 get_rel_name(relid)),

@@ -1076,13 +1076,14 @@ rf_store_require_adopted(const RfStore *store)
 	if (!store->adopting)
 		return;
 	leaf = rf_store_adopted_leaf(store->events_hot);
-	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					errmsg("the events of schema \"%s\" are being adopted",
-						   store->schema),
-					OidIsValid(leaf) ?
-						errhint("Wait for rf_adopt(), or call it again: CALL rf_adopt(%s)",
-								quote_literal_cstr(rf_store_relation_name(leaf))) :
-						0));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		 errmsg("the events of schema \"%s\" are being adopted", store->schema),
+		 OidIsValid(leaf) ?
+			 errhint("Wait for rf_adopt(), or call it again: CALL rf_adopt(%s)",
+					 quote_literal_cstr(rf_store_relation_name(leaf))) :
+			 0));
 }
 
 /* Let go of the plans for a leaf that is done with. */
