@@ -15,10 +15,15 @@ psql_in() {
 
 # make_template <name> [psql argument]...: a database of that name, filled by the benchmark's template.sql.
 make_template() {
-  local name=$1
-  shift
+  make_template_by template.sql "$@"
+}
+
+# make_template_by <file> <name> [psql argument]...: the same by another file.
+make_template_by() {
+  local file=$1 name=$2
+  shift 2
   psql_in postgres -c "CREATE DATABASE $name"
-  (cd "$bench_dir" && psql_in "$name" "$@" -f template.sql) >/dev/null
+  (cd "$bench_dir" && psql_in "$name" "$@" -f "$file") >/dev/null
 }
 
 forget_databases() {

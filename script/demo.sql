@@ -27,6 +27,8 @@ SELECT CASE percentile_disc(0.5) WITHIN GROUP (ORDER BY at)
 			WHEN min(at) THEN greatest(max(at), min(at) + interval '1 second')
 			ELSE percentile_disc(0.5) WITHIN GROUP (ORDER BY at) END AS middle
 	FROM history \gset
+-- A month before all of it, for a flip.
+SELECT (date_trunc('month', min(at) AT TIME ZONE 'UTC') - interval '1 month')::date AS month FROM history \gset
 
 \set QUIET off
 \set ECHO queries
@@ -78,6 +80,31 @@ SELECT stream_seq, created_at, retention_class, event_type, body ->> 'name' AS n
 \echo '\n== The same stream, with its archived events\n'
 SELECT stream_seq, created_at, retention_class, event_type, body ->> 'name' AS name
 	FROM rf_read_stream(:'stream', include_archived => true, max_events => 20);
+
+\set ECHO none
+\set QUIET on
+SELECT rf_create_partition('hot', :'month') AS leaf \gset
+\set QUIET off
+\set ECHO queries
+\echo '\n== A whole month: 100,000 events like these, a month before the first of them\n'
+INSERT INTO events (stream_id, event_type, body, created_at, bucket_month)
+	SELECT md5(n % 5000 || stream_id::text)::uuid, event_type, body, :'month'::timestamp AT TIME ZONE 'UTC' + n * interval '24 s', :'month'
+		FROM generate_series(0, 99999) AS n,
+			(SELECT stream_id, event_type, body FROM events_all ORDER BY global_seq LIMIT 1) AS first;
+
+\set ECHO none
+\set QUIET on
+ANALYZE :leaf;
+\set QUIET off
+\set ECHO queries
+\echo '\n== It turns cold as metadata, and no event is read or written\n'
+\timing on
+SELECT rf_flip_partition(:'month', 'cold');
+\timing off
+
+\echo '\n== And is read as before\n'
+SELECT tableoid::regclass AS leaf, count(*) AS events, count(DISTINCT stream_id) AS streams
+	FROM events_archive WHERE bucket_month = :'month' GROUP BY 1;
 
 \echo '\n== What was done, from the ledger\n'
 SELECT action, count(*) AS entries, sum(events) AS events, sum(streams) AS streams, sum(duration) AS duration

@@ -95,9 +95,10 @@ UNLISTEN *;
 -- The others keep their values.
 SELECT * FROM rf_archive_config;
 
--- The backend: not while the other one holds cold events.
+-- The backend; what is cold goes along (see backend.sql).
+SELECT * FROM check_keep();
 SELECT rf_archive_set_backend('partitioned');
-\echo :SQLSTATE
+SELECT * FROM check_same();
 SELECT rf_archive_set_backend('dual_table');
 SELECT rf_archive_set_backend('Partitioned');
 \echo :SQLSTATE
@@ -113,8 +114,8 @@ SELECT * FROM check_same();
 SELECT count(*) FROM events_archive;
 SELECT count(*) FROM events_cold;
 SELECT rf_archive_set_backend('dual_table');
-\echo :SQLSTATE
 SELECT rf_archive_set_backend('partitioned');
+SELECT * FROM check_same();
 -- Appends to an archived stream always go cold there, redirect or not, by function where it is allowed, and by INSERT.
 SELECT 1 AS marked FROM rf_archive_mark(:stream);
 SELECT rf_archive_redirect_enabled(), checks.lands();

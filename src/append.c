@@ -34,6 +34,7 @@
 #include "utils/rls.h"
 #include "utils/timestamp.h"
 
+#include "direct.h"
 #include "frame.h"
 #include "key.h"
 #include "partition.h"
@@ -74,6 +75,15 @@ typedef struct Request
 	int32	   expected_seq; /* -1: any */
 	bool	   allow_archived;
 } Request;
+
+static const RfColumn event_columns[EVENT_COLUMNS] =
+	{{"global_seq", INT8OID},	 {"stream_id", UUIDOID},
+	 {"stream_seq", INT4OID},	 {"event_type", TEXTOID},
+	 {"body", JSONBOID},		 {"headers", JSONBOID},
+	 {"causation_id", UUIDOID},	 {"correlation_id", UUIDOID},
+	 {"event_version", INT4OID}, {"user_id", TEXTOID},
+	 {"is_tombstone", BOOLOID},	 {"created_at", TIMESTAMPTZOID},
+	 {"bucket_month", DATEOID}};
 
 #define EVENT_NAMES                                                      \
 	"stream_id, stream_seq, event_type, body, headers, causation_id,"    \
@@ -158,6 +168,7 @@ static void
 complete_event(Event *event, const pg_uuid_t *stream_id, int number)
 {
 	TimestampTz created_at = DatumGetTimestampTz(event->values[COL_CREATED_AT]);
+	DateADT		month = rf_partition_month_of(created_at);
 	Jsonb	   *headers;
 
 	if (event->nulls[COL_EVENT_TYPE] ||
@@ -171,10 +182,13 @@ complete_event(Event *event, const pg_uuid_t *stream_id, int number)
 	if (TIMESTAMP_NOT_FINITE(created_at))
 		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
 						errmsg("created_at of an event must be finite")));
+	if (!IS_VALID_TIMESTAMP(rf_partition_start(month)))
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("timestamp out of range"),
+						errdetail("The month of the event begins before.")));
 	event->values[COL_STREAM_ID] = UUIDPGetDatum(stream_id);
 	event->nulls[COL_STREAM_ID] = false;
-	event->values[COL_BUCKET_MONTH] = DateADTGetDatum(
-		rf_partition_month_of(created_at));
+	event->values[COL_BUCKET_MONTH] = DateADTGetDatum(month);
 	event->nulls[COL_BUCKET_MONTH] = false;
 	event->key.key = rf_key_of_headers(event->values[COL_HEADERS]);
 	event->key.stream_id = *stream_id;
@@ -368,16 +382,30 @@ write_event(RfStore *store, const Writer *writer, Event *event)
 		event->values[COL_GLOBAL_SEQ] = Int64GetDatum(row.global_seq);
 }
 
+/* The same for a row that the executor has to write, or may. */
+static void
+write_event_in_scope(RfStore *store, const Writer *writer, Event *event)
+{
+	RfScope scope;
+
+	rf_query_begin(&scope, writer->as_user, 0);
+	write_event(store, writer, event);
+	rf_query_end(&scope);
+}
+
 static void
 write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 {
-	RfScope scope;
-	Writer	writer;
+	RfDirect direct;
+	Writer	 writer;
+	bool	 directly;
 
 	if (to_cold)
 		store = rf_store_lock_cold(store);
 	choose_writer(store, to_cold, &writer);
-	rf_query_begin(&scope, writer.as_user, 0);
+	directly = !to_cold && !writer.by_default && rf_frame_none_open();
+	if (directly)
+		rf_direct_begin(&direct, store, event_columns, EVENT_COLUMNS);
 	for (int i = 0; i < request->count; i++)
 	{
 		Event *event = &request->events[i];
@@ -390,11 +418,16 @@ write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 		if (!writer.by_default)
 			event->values[COL_GLOBAL_SEQ] = Int64GetDatum(
 				nextval_internal(store->sequence, false));
-		write_event(store, &writer, event);
+		if (!directly ||
+			!rf_direct_insert(&direct,
+							  DatumGetDateADT(event->values[COL_BUCKET_MONTH]),
+							  event->values, event->nulls))
+			write_event_in_scope(store, &writer, event);
 		event->key.stream_seq = head;
 		event->key.global_seq = DatumGetInt64(event->values[COL_GLOBAL_SEQ]);
 	}
-	rf_query_end(&scope);
+	if (directly)
+		rf_direct_end(&direct);
 }
 
 static void
@@ -437,6 +470,8 @@ append_events(RfStore *store, Request *request)
 	bool  to_cold;
 
 	check_keys_differ(request);
+	if (request->allow_archived) /* its backend says where the events go */
+		store = rf_store_lock_backend(store);
 	fresh = find_repeats(store, request);
 	if (fresh == 0)
 		return;

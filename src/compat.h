@@ -19,9 +19,13 @@
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
+#include "pgstat.h"
+#include "storage/bufmgr.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #if PG_VERSION_NUM < 150000
 #error "Rillflow needs PostgreSQL 15 or later"
@@ -51,6 +55,18 @@ rf_compat_owns_schema(Oid nspid, Oid roleid)
 	return object_ownercheck(NamespaceRelationId, nspid, roleid);
 #else
 	return pg_namespace_ownercheck(nspid, roleid);
+#endif
+}
+
+/* May the role find what is in the schema? */
+static inline bool
+rf_compat_may_use_schema(Oid nspid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(NamespaceRelationId, nspid, roleid, ACL_USAGE) ==
+		   ACLCHECK_OK;
+#else
+	return pg_namespace_aclcheck(nspid, roleid, ACL_USAGE) == ACLCHECK_OK;
 #endif
 }
 
@@ -116,6 +132,19 @@ rf_compat_insert_index_entries(ResultRelInfo *result, TupleTableSlot *slot,
 #endif
 }
 
+/* Rows that the statistics know of, 0 where there are none. */
+static inline int64
+rf_compat_live_tuples(const PgStat_StatTabEntry *stats)
+{
+	if (stats == NULL)
+		return 0;
+#if PG_VERSION_NUM >= 160000
+	return stats->live_tuples;
+#else
+	return stats->n_live_tuples;
+#endif
+}
+
 /* Begin a scan of an index; 18 can count what it does. */
 static inline IndexScanDesc
 rf_compat_index_beginscan(Relation rel, Relation index, Snapshot snapshot,
@@ -125,6 +154,44 @@ rf_compat_index_beginscan(Relation rel, Relation index, Snapshot snapshot,
 	return index_beginscan(rel, index, snapshot, NULL, nkeys, 0);
 #else
 	return index_beginscan(rel, index, snapshot, nkeys, 0);
+#endif
+}
+
+/* The file of a relation. */
+#if PG_VERSION_NUM >= 160000
+typedef RelFileLocator RfFileLocator;
+#else
+typedef RelFileNode RfFileLocator;
+#endif
+
+static inline RfFileLocator
+rf_compat_file_locator(Relation rel)
+{
+#if PG_VERSION_NUM >= 160000
+	return rel->rd_locator;
+#else
+	return rel->rd_node;
+#endif
+}
+
+static inline bool
+rf_compat_same_file(RfFileLocator a, RfFileLocator b)
+{
+#if PG_VERSION_NUM >= 160000
+	return RelFileLocatorEquals(a, b);
+#else
+	return RelFileNodeEquals(a, b);
+#endif
+}
+
+/* Until 16, rows can be removed that an old snapshot is to show. */
+static inline bool
+rf_compat_snapshots_expire(void)
+{
+#if PG_VERSION_NUM < 170000
+	return OldSnapshotThresholdActive();
+#else
+	return false;
 #endif
 }
 

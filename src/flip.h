@@ -22,15 +22,18 @@ typedef enum RfFlipState
 	RF_FLIP_READY,
 	RF_FLIP_RIVAL_SEEN, /* the other tier's leaf is empty, but was not long ago
 						 */
-	RF_FLIP_RIVAL_SMALLER, /* the other tier holds a smaller part of it */
-	RF_FLIP_RIVAL_LARGER,  /* … a larger part */
+	RF_FLIP_RIVAL_SMALLER,	 /* the other tier holds a smaller part of it */
+	RF_FLIP_RIVAL_LARGER,	 /* … a larger part */
+	RF_FLIP_RIVAL_ELSEWHERE, /* its leaf lies in another tablespace */
 	RF_FLIP_REFUSED
 } RfFlipState;
 
 extern RfFlipState rf_flip_state(RfStore *store, Oid from, Oid to,
 								 const RfPartition *leaf, char **why);
-extern Oid	 rf_flip_month(RfStore *store, Oid from, Oid to, DateADT month);
-extern void	 rf_flip_add_proof(Oid leaf, const char *condition);
+extern Oid		   rf_flip_month(RfStore *store, RfTier tier, DateADT month,
+								 TimestampTz *locked_at);
+extern void		   rf_flip_add_proof(Oid leaf, const char *condition);
 extern int64 rf_flip_absorb(RfStore *store, Oid small, Oid large, int limit);
+extern void	 rf_flip_cold_tier(RfStore *store, RfBackend backend);
 
 #endif /* RF_FLIP_H */

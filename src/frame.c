@@ -161,6 +161,18 @@ rf_frame_of_events(Oid events)
 	return NULL;
 }
 
+/* Does any statement insert into events, one that others run in included? */
+bool
+rf_frame_is_open(Oid events)
+{
+	for (RfFrame *frame = frames; frame != NULL; frame = frame->below)
+	{
+		if (frame->store->events == events)
+			return true;
+	}
+	return false;
+}
+
 /* How many rows has this transaction inserted, less those it took out? */
 static int64
 inserted_rows(Oid relid)
@@ -710,6 +722,13 @@ rf_frame_flush(void)
 		if (!frame->trusted)
 			flush_frame(frame);
 	}
+}
+
+/* Is there no statement open that counts the rows of a leaf? */
+bool
+rf_frame_none_open(void)
+{
+	return frames == NULL;
 }
 
 /*

@@ -92,6 +92,7 @@ extern void rf_frame_init(void);
 extern RfFrame *rf_frame_open(RfStore *store, bool trusted);
 extern RfFrame *rf_frame_of_leaf(Relation rel);
 extern RfFrame *rf_frame_of_events(Oid events);
+extern bool		rf_frame_is_open(Oid events);
 extern RfHead  *rf_frame_head(RfFrame *frame, const pg_uuid_t *id);
 extern int32	rf_frame_number(RfFrame *frame, RfHead *head, int32 wanted);
 extern void		rf_frame_advance(RfFrame *frame, RfHead *head,
@@ -102,5 +103,6 @@ extern void		rf_frame_expect(RfExpectedRow *row);
 extern void		rf_frame_arrive(RfFrame *frame, const pg_uuid_t *id,
 								int32 stream_seq, int64 global_seq);
 extern void		rf_frame_flush(void);
+extern bool		rf_frame_none_open(void);
 
 #endif /* RF_FRAME_H */

@@ -20,12 +20,14 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
 #include "utils/fmgrprotos.h"
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
@@ -83,7 +85,21 @@ rf_lock_table(const RfLockLimit *limit, Oid relid, LOCKMODE mode)
 	LockRelationOid(relid, mode);
 }
 
-/* Keep those apart who make, drop or flip months of one store. */
+/* Does anybody wait for a table that we have locked wholly? */
+bool
+rf_lock_is_wanted(Oid relid)
+{
+	Relation rel = table_open(relid, NoLock);
+	bool	 result = LockHasWaitersRelation(rel, AccessExclusiveLock);
+
+	table_close(rel, NoLock);
+	return result;
+}
+
+/*
+ * Keep those apart who make, drop or flip months of one store.  What the last
+ * of them has done is seen from here on.
+ */
 void
 rf_lock_makers(const RfLockLimit *limit, Oid namespace_id)
 {
@@ -91,6 +107,7 @@ rf_lock_makers(const RfLockLimit *limit, Oid namespace_id)
 	DirectFunctionCall2(pg_advisory_xact_lock_int4,
 						Int32GetDatum(MAKERS_LOCK_CLASS),
 						Int32GetDatum((int32) namespace_id));
+	AcceptInvalidationMessages();
 }
 
 /*

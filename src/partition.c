@@ -37,6 +37,7 @@
 #include "utils/datetime.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/partcache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
 
@@ -232,6 +233,30 @@ rf_partition_of_month(Oid parent, DateADT month)
 	RfPartition *leaf = rf_partition_find(parent, month);
 
 	return leaf == NULL ? InvalidOid : leaf->relid;
+}
+
+/*
+ * The leaf that a row of that month goes to, the default included; InvalidOid
+ * if none.  It is looked up as the executor does it.
+ */
+Oid
+rf_partition_receiving(Relation parent, DateADT month)
+{
+	PartitionDesc	   desc = RelationGetPartitionDesc(parent, true);
+	PartitionKey	   key = RelationGetPartitionKey(parent);
+	PartitionBoundInfo bounds = desc->boundinfo;
+	Datum			   value = DateADTGetDatum(month);
+	bool			   is_equal;
+	int				   index;
+
+	if (bounds == NULL)
+		return InvalidOid;
+	index = partition_range_datum_bsearch(key->partsupfunc, key->partcollation,
+										  bounds, 1, &value, &is_equal);
+	index = bounds->indexes[index + 1];
+	if (index < 0)
+		index = bounds->default_index;
+	return index < 0 ? InvalidOid : desc->oids[index];
 }
 
 /* Does the leaf hold an event of the stream that the snapshot shows? */
@@ -433,6 +458,8 @@ rf_partition_date_text(DateADT date)
 {
 	int year, month, day;
 
+	if (DATE_NOT_FINITE(date))
+		return pstrdup(DATE_IS_NOBEGIN(date) ? "-infinity" : "infinity");
 	split_month(date, &year, &month, &day);
 	return psprintf("%04d-%02d-%02d", year, month, day);
 }
@@ -480,7 +507,7 @@ create_table(const char *name, const char *qualified, Oid model,
 		" INCLUDING STORAGE,"
 		" CONSTRAINT %I PRIMARY KEY (global_seq)%s,"
 		" CONSTRAINT %I UNIQUE (stream_id, stream_seq)%s,"
-		" CONSTRAINT rf_bucket_month_bounds CHECK"
+		" CONSTRAINT " RF_MONTH_CHECK " CHECK"
 		" (bucket_month >= DATE %L AND bucket_month < DATE %L),"
 		" CONSTRAINT rf_created_at_bounds CHECK"
 		" (created_at >= TIMESTAMPTZ %L AND created_at < TIMESTAMPTZ %L))%s",
@@ -542,13 +569,11 @@ has_waiting_rows(Oid default_leaf, DateADT month, DateADT next)
  * who hold that lock have to end first.
  */
 static void
-lock_to_make(const RfStore *store, Oid parent, Oid default_leaf,
-			 bool readers_wait)
+lock_to_make(Oid parent, Oid default_leaf, bool readers_wait)
 {
 	RfLockLimit limit;
 
 	rf_lock_begin(&limit);
-	rf_lock_makers(&limit, store->namespace_id);
 	rf_lock_table(&limit, parent,
 				  readers_wait ? AccessExclusiveLock :
 								 ShareUpdateExclusiveLock);
@@ -594,6 +619,22 @@ build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
 	return get_relname_relid(name, store->namespace_id);
 }
 
+/* Make the month, under the lock of who makes months. */
+static Oid
+make_month(RfStore *store, RfTier tier, DateADT month, const char *tablespace)
+{
+	Oid		parent = rf_store_tier_parent(store, tier);
+	Oid		default_leaf = rf_partition_default_of(parent);
+	DateADT next = rf_partition_next_month(month);
+	bool	readers_wait = tier == RF_COLD || store->adopting ||
+						has_waiting_rows(default_leaf, month, next);
+
+	lock_to_make(parent, default_leaf, readers_wait);
+	if (!readers_wait)
+		require_no_new_rows(default_leaf, month, next);
+	return build_month(store, parent, default_leaf, month, tablespace);
+}
+
 /*
  * The month's partition in a tier, made where it lacks.  Two that make it at
  * once get the same one.
@@ -602,26 +643,20 @@ Oid
 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 					const char *tablespace)
 {
-	Oid		parent = rf_store_tier_parent(store, tier);
-	Oid		default_leaf = rf_partition_default_of(parent);
-	DateADT next = rf_partition_next_month(month);
-	Oid		result = rf_partition_of_month(parent, month);
-	bool	readers_wait;
-	RfScope scope;
+	Oid result = rf_partition_of_month(rf_store_tier_parent(store, tier),
+									   month);
+	RfLockLimit limit;
+	RfScope		scope;
 
 	if (OidIsValid(result))
 		return result;
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	readers_wait = tier == RF_COLD || store->adopting ||
-				   has_waiting_rows(default_leaf, month, next);
-	lock_to_make(store, parent, default_leaf, readers_wait);
-	result = rf_partition_of_month(parent, month);
+	rf_lock_begin(&limit);
+	rf_lock_makers(&limit, store->namespace_id);
+	store = rf_store_in(store->namespace_id, false);
+	result = rf_partition_of_month(rf_store_tier_parent(store, tier), month);
 	if (!OidIsValid(result))
-	{
-		if (!readers_wait)
-			require_no_new_rows(default_leaf, month, next);
-		result = build_month(store, parent, default_leaf, month, tablespace);
-	}
+		result = make_month(store, tier, month, tablespace);
 	rf_query_end(&scope);
 	return result;
 }

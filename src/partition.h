@@ -11,7 +11,11 @@
 #include "rillflow.h"
 
 #include "store.h"
+#include "utils/relcache.h"
 #include "utils/snapshot.h"
+
+/* the CHECK of a month that equals its bounds */
+#define RF_MONTH_CHECK "rf_bucket_month_bounds"
 
 /* A leaf: the days it holds, upper excluded. */
 typedef struct RfPartition
@@ -45,6 +49,7 @@ extern List		   *rf_partition_list(Oid parent);
 extern void			rf_partition_lock_default(Oid parent);
 extern Oid			rf_partition_default_of(Oid parent);
 extern Oid			rf_partition_of_month(Oid parent, DateADT month);
+extern Oid			rf_partition_receiving(Relation parent, DateADT month);
 extern RfPartition *rf_partition_find(Oid parent, DateADT month);
 extern bool			rf_partition_is_month(const RfPartition *leaf);
 extern bool			rf_partition_month_has_name(DateADT month);

@@ -4,14 +4,24 @@
  *	  Reading a stream, and replaying a store.
  *
  * Reads run as the caller, on the snapshot of the statement that calls them,
- * and touch hot and cold in one query: an event that a move is about to take
- * along is seen once, in the one place or in the other.
+ * and touch hot and cold on that one snapshot: an event that a move is about
+ * to take along is seen once, in the one place or in the other.
+ *
+ * Who may read all of the tables, and is under no row security, has them read
+ * leaf by leaf (scan.c), which costs nothing for the leaves that have nothing
+ * to say.  For others a query on the parents is planned, once: what their
+ * privileges and policies are is the server's business.
  *
  * A read of a stream opens only the months between the stream's first and
  * last event.  Whether the stream is archived is read on the statement's
  * snapshot; those bounds are read as they are now, so that no event which the
- * snapshot shows can lie outside of them.  Where a leaf is younger than the
- * snapshot, all months are opened.
+ * snapshot shows can lie outside of them.  A query opens all months where a
+ * leaf is younger than the snapshot, and both do where an INSERT that is going
+ * on has not raised its heads yet, and while events are adopted whose months
+ * are not known yet.
+ *
+ * Locks: ACCESS SHARE on events, and on events_archive where cold events are
+ * read; then on the branches; then on the leaves that are opened.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,20 +30,20 @@
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "frame.h"
 #include "partition.h"
 #include "query.h"
+#include "scan.h"
 #include "store.h"
 #include "stream.h"
-
-#define RESULT_COLUMNS                                                  \
-	"global_seq, stream_id, stream_seq, event_type, body, headers,"     \
-	" causation_id, correlation_id, event_version, tenant_id, user_id," \
-	" is_tombstone, created_at, retention_class"
 
 #define FROM_HOT " FROM {events} WHERE retention_class = 'hot'"
 #define FROM_ALL " FROM {all} WHERE true"
@@ -54,19 +64,23 @@
 
 /* [include archived][backward] */
 static const RfStatement read_stream[2][2] =
-	{{{"SELECT " RESULT_COLUMNS FROM_HOT OF_STREAM FORWARD, STREAM_ARGS},
-	  {"SELECT " RESULT_COLUMNS FROM_HOT OF_STREAM BACKWARD, STREAM_ARGS}},
-	 {{"SELECT " RESULT_COLUMNS FROM_ALL OF_STREAM FORWARD, STREAM_ARGS},
-	  {"SELECT " RESULT_COLUMNS FROM_ALL OF_STREAM BACKWARD, STREAM_ARGS}}};
+	{{{"SELECT " RF_SCAN_COLUMNS FROM_HOT OF_STREAM FORWARD, STREAM_ARGS},
+	  {"SELECT " RF_SCAN_COLUMNS FROM_HOT OF_STREAM BACKWARD, STREAM_ARGS}},
+	 {{"SELECT " RF_SCAN_COLUMNS FROM_ALL OF_STREAM FORWARD, STREAM_ARGS},
+	  {"SELECT " RF_SCAN_COLUMNS FROM_ALL OF_STREAM BACKWARD, STREAM_ARGS}}};
 
 /* [include archived][of some types] */
 static const RfStatement read_all[2][2] =
-	{{{"SELECT " RESULT_COLUMNS FROM_HOT AFTER IN_ORDER, 2, {INT8OID, INT8OID}},
-	  {"SELECT " RESULT_COLUMNS FROM_HOT AFTER OF_TYPES IN_ORDER,
+	{{{"SELECT " RF_SCAN_COLUMNS FROM_HOT AFTER IN_ORDER,
+	   2,
+	   {INT8OID, INT8OID}},
+	  {"SELECT " RF_SCAN_COLUMNS FROM_HOT AFTER OF_TYPES IN_ORDER,
 	   3,
 	   {INT8OID, INT8OID, TEXTARRAYOID}}},
-	 {{"SELECT " RESULT_COLUMNS FROM_ALL AFTER IN_ORDER, 2, {INT8OID, INT8OID}},
-	  {"SELECT " RESULT_COLUMNS FROM_ALL AFTER OF_TYPES IN_ORDER,
+	 {{"SELECT " RF_SCAN_COLUMNS FROM_ALL AFTER IN_ORDER,
+	   2,
+	   {INT8OID, INT8OID}},
+	  {"SELECT " RF_SCAN_COLUMNS FROM_ALL AFTER OF_TYPES IN_ORDER,
 	   3,
 	   {INT8OID, INT8OID, TEXTARRAYOID}}}};
 
@@ -99,105 +113,185 @@ months_are_settled(Oid parent, DateADT from, DateADT to, Snapshot snapshot)
 	return settled;
 }
 
-/* The months that a read of a stream has to open. */
+/* The months that a query of a stream has to open. */
 static void
-choose_months(const RfStore *store, const RfStreamState *state, bool archived,
-			  DateADT *from, DateADT *to)
+choose_months(const RfStore *store, const RfScanStream *stream, bool archived,
+			  Datum *from, Datum *to)
 {
 	Snapshot snapshot = GetActiveSnapshot();
+	bool	 settled = months_are_settled(store->events_hot, stream->from,
+										  stream->to, snapshot);
 
-	*from = rf_partition_month_of(state->first_event_at);
-	*to = rf_partition_month_of(state->last_event_at);
-	if (!store->adopting &&
-		months_are_settled(store->events_hot, *from, *to, snapshot) &&
-		(!archived ||
-		 (months_are_settled(store->events_cold, *from, *to, snapshot) &&
-		  months_are_settled(store->events_archive, *from, *to, snapshot))))
-		return;
-	*from = DATEVAL_NOBEGIN;
-	*to = DATEVAL_NOEND;
+	if (archived)
+		settled = settled &&
+				  months_are_settled(store->events_cold, stream->from,
+									 stream->to, snapshot) &&
+				  months_are_settled(store->events_archive, stream->from,
+									 stream->to, snapshot);
+	*from = DateADTGetDatum(settled ? stream->from : DATEVAL_NOBEGIN);
+	*to = DateADTGetDatum(settled ? stream->to : DATEVAL_NOEND);
 }
 
-/* SQL interface */
+/* May the caller read every row and column of the table? */
+static bool
+may_read(Oid relid)
+{
+	int security = check_enable_rls(relid, InvalidOid, true);
+
+	return security != RLS_ENABLED &&
+		   pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
+}
+
+static bool
+may_scan(const RfStore *store, bool archived)
+{
+	return may_read(store->events) &&
+		   (!archived || may_read(store->events_archive));
+}
+
+static void
+run_query(const RfScan *scan, const RfStatement *statement, const Datum *values,
+		  const char *nulls)
+{
+	RfScope scope;
+
+	tuplestore_clear(scan->rows);
+	rf_query_begin(&scope, InvalidOid, 0);
+	rf_query_into(rf_store_plan(scan->store, statement), values, nulls,
+				  scan->rows);
+	rf_query_end(&scope);
+}
+
+/*
+ * Streams
+ */
+
+/* What there is to read of the stream; false: nothing. */
+static bool
+find_stream(RfStore *store, RfScanStream *stream, bool *archived)
+{
+	RfStreamState then;
+	RfStreamState now;
+
+	rf_stream_read(store, &stream->stream_id, GetActiveSnapshot(), &then);
+	rf_stream_read_latest(store, &stream->stream_id, &now);
+	*archived = then.archived;
+	stream->head = then.last_seq;
+	stream->from = rf_partition_month_of(now.first_event_at);
+	stream->to = rf_partition_month_of(now.last_event_at);
+	if (rf_frame_is_open(store->events))
+		stream->head = PG_INT32_MAX;
+	else if (!then.exists || !now.exists)
+		return false;
+	else if (!store->adopting)
+		return true;
+	stream->from = DATEVAL_NOBEGIN;
+	stream->to = DATEVAL_NOEND;
+	return true;
+}
+
+static void
+query_stream(const RfScan *scan, const RfScanStream *stream, int32 after)
+{
+	Datum values[5];
+	char  nulls[5] = {' ', ' ', ' ', ' ', ' '};
+
+	values[0] = UUIDPGetDatum(&stream->stream_id);
+	values[1] = Int32GetDatum(after);
+	values[2] = Int64GetDatum(scan->limit);
+	choose_months(scan->store, stream, scan->archived, &values[3], &values[4]);
+	run_query(scan, &read_stream[scan->archived][stream->backward], values,
+			  nulls);
+}
+
+static void
+query_all(const RfScan *scan, ArrayType *event_types)
+{
+	Datum values[3];
+
+	values[0] = Int64GetDatum(scan->after);
+	values[1] = Int64GetDatum(scan->limit);
+	values[2] = PointerGetDatum(event_types);
+	run_query(scan, &read_all[scan->archived][event_types != NULL], values,
+			  NULL);
+}
+
+/*
+ * SQL interface
+ */
 
 PG_FUNCTION_INFO_V1(rf_read_stream);
 PG_FUNCTION_INFO_V1(rf_read_all);
 
+/* Where the rows go, and how many of them at most: null is all. */
 static void
-run_read(FunctionCallInfo fcinfo, RfStore *store, const RfStatement *statement,
-		 const Datum *values, const char *nulls)
+begin_scan(FunctionCallInfo fcinfo, int limit_arg, RfScan *scan)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	RfScope		   scope;
 
-	rf_query_begin(&scope, InvalidOid, 0);
-	rf_query_into(rf_store_plan(store, statement), values, nulls,
-				  rsinfo->setResult);
-	rf_query_end(&scope);
-}
-
-/* The LIMIT: null is none. */
-static void
-take_limit(FunctionCallInfo fcinfo, int arg, Datum *value, char *null)
-{
-	*null = PG_ARGISNULL(arg) ? 'n' : ' ';
-	if (PG_ARGISNULL(arg))
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	scan->rows = rsinfo->setResult;
+	scan->tupdesc = rsinfo->setDesc;
+	scan->limit = PG_INT64_MAX;
+	if (PG_ARGISNULL(limit_arg))
 		return;
-	if (PG_GETARG_INT32(arg) < 0)
+	if (PG_GETARG_INT32(limit_arg) < 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"max_events\" must not be negative")));
-	*value = Int64GetDatum(PG_GETARG_INT32(arg));
+	scan->limit = PG_GETARG_INT32(limit_arg);
 }
 
 Datum
 rf_read_stream(PG_FUNCTION_ARGS)
 {
-	bool		  backward = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
-	char		 *tenant = RF_GETARG_STRING(5);
-	RfStore		 *store = rf_store_get(tenant, RF_RIGHT_READ);
-	RfStreamState then;
-	RfStreamState now;
-	bool		  archived;
-	DateADT		  from;
-	DateADT		  to;
-	Datum		  values[5] = {0};
-	char		  nulls[5] = {' ', ' ', ' ', ' ', ' '};
+	int32		 after = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	char		*tenant = RF_GETARG_STRING(5);
+	RfScan		 scan;
+	RfScanStream stream;
+	bool		 archived;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"stream_id\" must not be null")));
-	InitMaterializedSRF(fcinfo, 0);
-	take_limit(fcinfo, 2, &values[2], &nulls[2]);
-	rf_stream_read(store, PG_GETARG_UUID_P(0), GetActiveSnapshot(), &then);
-	rf_stream_read_latest(store, PG_GETARG_UUID_P(0), &now);
-	if (!then.exists || !now.exists)
-		return (Datum) 0;
-	archived = PG_ARGISNULL(4) ? !then.archived || store->include_archived :
-								 PG_GETARG_BOOL(4);
-	values[0] = PG_GETARG_DATUM(0);
-	values[1] = PG_ARGISNULL(1) ? Int32GetDatum(0) : PG_GETARG_DATUM(1);
-	choose_months(store, &now, archived, &from, &to);
-	values[3] = DateADTGetDatum(from);
-	values[4] = DateADTGetDatum(to);
-	run_read(fcinfo, store, &read_stream[archived][backward], values, nulls);
+	begin_scan(fcinfo, 2, &scan);
+	stream.stream_id = *PG_GETARG_UUID_P(0);
+	stream.backward = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	/* no number is higher than that */
+	scan.after = stream.backward && after == 0 ? (int64) PG_INT32_MAX + 1 :
+												 after;
+	do
+	{
+		scan.store = rf_store_get(tenant, RF_RIGHT_READ);
+		if (!find_stream(scan.store, &stream, &archived))
+			return (Datum) 0;
+		scan.archived = PG_ARGISNULL(4) ?
+							!archived || scan.store->include_archived :
+							PG_GETARG_BOOL(4);
+		rf_scan_lock(scan.store, scan.archived);
+	} while (!scan.store->valid);
+	if (!may_scan(scan.store, scan.archived) || !rf_scan_stream(&scan, &stream))
+		query_stream(&scan, &stream, after);
 	return (Datum) 0;
 }
 
 Datum
 rf_read_all(PG_FUNCTION_ARGS)
 {
-	char	*tenant = RF_GETARG_STRING(4);
-	RfStore *store = rf_store_get(tenant, RF_RIGHT_READ);
-	bool	 of_types = !PG_ARGISNULL(2);
-	bool	 archived = PG_ARGISNULL(3) ? store->include_archived :
-										  PG_GETARG_BOOL(3);
-	Datum	 values[3] = {0};
-	char	 nulls[3] = {' ', ' ', ' '};
+	char	  *tenant = RF_GETARG_STRING(4);
+	ArrayType *event_types = PG_ARGISNULL(2) ? NULL : PG_GETARG_ARRAYTYPE_P(2);
+	RfScan	   scan;
 
-	InitMaterializedSRF(fcinfo, 0);
-	take_limit(fcinfo, 1, &values[1], &nulls[1]);
-	values[0] = PG_ARGISNULL(0) ? Int64GetDatum(0) : PG_GETARG_DATUM(0);
-	values[2] = of_types ? PG_GETARG_DATUM(2) : (Datum) 0;
-	run_read(fcinfo, store, &read_all[archived][of_types], values, nulls);
+	begin_scan(fcinfo, 1, &scan);
+	scan.after = PG_ARGISNULL(0) ? 0 : PG_GETARG_INT64(0);
+	do
+	{
+		scan.store = rf_store_get(tenant, RF_RIGHT_READ);
+		scan.archived = PG_ARGISNULL(3) ? scan.store->include_archived :
+										  PG_GETARG_BOOL(3);
+		rf_scan_lock(scan.store, scan.archived);
+	} while (!scan.store->valid);
+	if (!may_scan(scan.store, scan.archived) ||
+		!rf_scan_all(&scan, event_types))
+		query_all(&scan, event_types);
 	return (Datum) 0;
 }

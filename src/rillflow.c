@@ -13,8 +13,10 @@
 #include "fmgr.h"
 
 #include "compat.h"
+#include "direct.h"
 #include "frame.h"
 #include "guc.h"
+#include "scan.h"
 #include "store.h"
 
 PG_MODULE_MAGIC;
@@ -25,4 +27,6 @@ _PG_init(void)
 	rf_guc_define();
 	rf_store_init();
 	rf_frame_init();
+	rf_direct_init();
+	rf_scan_init();
 }

@@ -1015,30 +1015,33 @@ rf_store_tier_parent(const RfStore *store, RfTier tier)
 }
 
 /*
+ * Keep the cold tier where it is until the transaction ends, and return the
+ * store as it is under the lock: who moves the tier elsewhere waits.
+ */
+RfStore *
+rf_store_lock_backend(RfStore *store)
+{
+	LockRelationOid(store->events, AccessShareLock);
+	return store->valid ? store : rf_store_in(store->namespace_id, false);
+}
+
+/*
  * Hold the tables of events as they are until the transaction ends, and return
  * the store as it is under the locks: who writes to the cold tier takes them
  * first, and who alters the tables, or keeps the cold tier elsewhere from now
- * on, waits for them.
+ * on, waits for them.  The tier can have been elsewhere until now.
  */
 RfStore *
 rf_store_lock_cold(RfStore *store)
 {
-	RfBackend backend = store->backend;
-
 	for (;;)
 	{
-		LockRelationOid(store->events, AccessShareLock);
+		store = rf_store_lock_backend(store);
 		LockRelationOid(rf_store_tier_parent(store, RF_COLD), RowExclusiveLock);
 		if (store->valid)
 			break;
 		store = rf_store_in(store->namespace_id, false);
 	}
-	if (store->backend != backend)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("the backend of schema \"%s\" was changed meanwhile",
-						store->schema),
-				 errhint("Run the transaction again.")));
 	if (store->backend == RF_DUAL_TABLE)
 		rf_store_require_same_columns(store);
 	return store;
@@ -1103,9 +1106,9 @@ rf_store_forget_plans(RfStore *store, Oid source)
 	}
 }
 
-/* The leaf's unique index on one column, or on two; InvalidOid: none. */
-static Oid
-find_unique_index(Relation rel, AttrNumber first, AttrNumber second)
+/* A leaf's unique index on one column, or on two; InvalidOid: none. */
+Oid
+rf_store_unique_index(Relation rel, AttrNumber first, AttrNumber second)
 {
 	List	 *indexes = RelationGetIndexList(rel);
 	int		  nkeys = second == InvalidAttrNumber ? 1 : 2;
@@ -1138,7 +1141,7 @@ static Oid
 must_find_stream_index(Relation rel, AttrNumber stream_id,
 					   AttrNumber stream_seq)
 {
-	Oid result = find_unique_index(rel, stream_id, stream_seq);
+	Oid result = rf_store_unique_index(rel, stream_id, stream_seq);
 
 	if (!OidIsValid(result))
 		ereport(
@@ -1185,8 +1188,8 @@ read_leaf(Oid relid, RfLeaf *leaf)
 								leaf->retention_class));
 	leaf->stream_index = must_find_stream_index(rel, leaf->stream_id,
 												leaf->stream_seq);
-	leaf->global_index = find_unique_index(rel, leaf->global_seq,
-										   InvalidAttrNumber);
+	leaf->global_index = rf_store_unique_index(rel, leaf->global_seq,
+											   InvalidAttrNumber);
 	table_close(rel, AccessShareLock);
 }
 

@@ -129,6 +129,7 @@ extern char	 *rf_store_column_list(Oid relid, bool with_retention_class);
 /* tiers */
 extern Oid		rf_store_tier_parent(const RfStore *store, RfTier tier);
 extern void		rf_store_require_same_columns(const RfStore *store);
+extern RfStore *rf_store_lock_backend(RfStore *store);
 extern RfStore *rf_store_lock_cold(RfStore *store);
 extern void		rf_store_forget_plans(RfStore *store, Oid source);
 extern Oid		rf_store_adopted_leaf(Oid parent);
@@ -136,6 +137,8 @@ extern void		rf_store_require_adopted(const RfStore *store);
 
 /* leaves */
 extern void rf_store_leaf(Oid relid, RfLeaf *result);
+extern Oid	rf_store_unique_index(Relation rel, AttrNumber first,
+								  AttrNumber second);
 
 /* our own writers */
 extern void rf_store_expect_write(Oid relid);

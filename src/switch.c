@@ -6,6 +6,8 @@
  * A switch is a column of the one row of rf_archive_config, and none means
  * the defaults.  The functions here write it and the ledger; a plain UPDATE
  * does as well, since it is the trigger on the table that tells the sessions.
+ * A change of the backend first converts the cold tier (flip.c), which an
+ * UPDATE does not do.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,7 +19,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-#include "guc.h"
+#include "flip.h"
 #include "ledger.h"
 #include "query.h"
 #include "store.h"
@@ -38,12 +40,6 @@ static const RfStatement set_include = SET_SWITCH("include_archived_by_default",
 												  BOOLOID);
 static const RfStatement set_notify = SET_SWITCH("notify_enabled", BOOLOID);
 static const RfStatement set_backend = SET_SWITCH("backend", TEXTOID);
-
-static const RfStatement has_rows = {"SELECT 1 FROM {source} LIMIT 1", 0, {0}};
-
-/* whoever writes cold events holds a lock that this one waits for */
-static const RfStatement lock_parent =
-	{"LOCK TABLE ONLY {source} IN SHARE ROW EXCLUSIVE MODE", 0, {0}};
 
 static void
 write_switch(RfStore *store, const RfStatement *statement, Datum value,
@@ -72,28 +68,6 @@ set_boolean(FunctionCallInfo fcinfo, const RfStatement *statement,
 				 PG_GETARG_DATUM(0),
 				 psprintf("%s %s", name, PG_GETARG_BOOL(0) ? "on" : "off"));
 	PG_RETURN_VOID();
-}
-
-/* Refuse to leave a backend that still keeps cold events. */
-static void
-require_no_cold_events(RfStore *store, Oid parent)
-{
-	RfScope scope;
-
-	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	rf_query_limit_lock_waits(rf_guc_lock_timeout);
-	rf_query_run(rf_store_plan_for(store, &lock_parent, parent, InvalidOid),
-				 NULL, NULL);
-	if (rf_query_run(rf_store_plan_for(store, &has_rows, parent, InvalidOid),
-					 NULL, NULL) > 0)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("\"%s\" of schema \"%s\" still holds cold events",
-					get_rel_name(parent), store->schema),
-			 errhint(
-				 "Bring the cold events back with rf_archive_reactivate().")));
-	rf_query_end(&scope);
 }
 
 /*
@@ -152,9 +126,8 @@ rf_archive_set_backend(PG_FUNCTION_ARGS)
 						errhint("Use \"dual_table\" or \"partitioned\".")));
 	store = rf_store_get(tenant, RF_RIGHT_OWN);
 	rf_store_require_adopted(store);
-	require_no_cold_events(store, partitioned ? store->events_archive :
-												store->events_cold);
-	write_switch(store, &set_backend, CStringGetTextDatum(backend),
-				 psprintf("backend %s", backend));
+	rf_flip_cold_tier(store, partitioned ? RF_PARTITIONED : RF_DUAL_TABLE);
+	write_switch(rf_store_in(store->namespace_id, false), &set_backend,
+				 CStringGetTextDatum(backend), psprintf("backend %s", backend));
 	PG_RETURN_VOID();
 }

@@ -63,6 +63,13 @@
 /* How many streams are closed in one transaction when a move ends. */
 #define CLOSE_BATCH 1000
 
+/*
+ * After a flip that others waited for: so many times as long as it took, and
+ * no longer than that.
+ */
+#define YIELD_FACTOR 20
+#define LONGEST_YIELD_MS 1000
+
 typedef struct MoveLoop
 {
 	MemoryContext	  context; /* lives as long as the loop */
@@ -162,8 +169,10 @@ time_is_up(MoveLoop *loop)
 
 typedef struct MonthCall
 {
-	RfStore *store;
-	DateADT	 month;
+	RfStore	  *store;
+	DateADT	   month;
+	bool	   made;
+	ErrorData *error; /* why not */
 } MonthCall;
 
 static void
@@ -174,24 +183,37 @@ make_month(void *arg)
 	(void) rf_partition_create(call->store, RF_COLD, call->month, NULL);
 }
 
+static void
+make_unless_locked(void *arg)
+{
+	MonthCall *call = arg;
+
+	call->made = rf_query_attempt(make_month, call, ERRCODE_LOCK_NOT_AVAILABLE,
+								  &call->error);
+}
+
 /*
- * Make a cold month.  Where its locks are not to be had in time, its events
- * go to the default partition, and we leave the readers in peace from now on.
+ * Make a cold month.  Where another table has its name, or its locks are not to
+ * be had in time, its events go to the default partition; then we leave the
+ * readers in peace from now on.
  */
 static void
 try_month(MoveLoop *loop, DateADT month)
 {
-	MonthCall  call = {loop->store, month};
-	ErrorData *error;
+	MonthCall call = {.store = loop->store, .month = month};
 
-	if (rf_query_attempt(make_month, &call, ERRCODE_LOCK_NOT_AVAILABLE, &error))
+	if (!rf_query_attempt(make_unless_locked, &call, ERRCODE_DUPLICATE_TABLE,
+						  &call.error))
+		call.made = false;
+	else if (!call.made)
+		loop->makes_months = false;
+	if (call.made)
 		return;
-	loop->makes_months = false;
 	ereport(
 		NOTICE,
 		(errmsg(
 			 "a cold month could not be made, and events go to the default partition"),
-		 errdetail("%s", error->message)));
+		 errdetail_internal("%s", call.error->message)));
 }
 
 /*
@@ -304,10 +326,11 @@ move_leaf(MoveLoop *loop, const RfPartition *source)
 
 typedef struct FlipCall
 {
-	RfStore	  *store;
-	DateADT	   month;
-	bool	   flipped;
-	ErrorData *locked; /* the locks were not to be had */
+	RfStore	   *store;
+	DateADT		month;
+	bool		tried;	   /* the locks were to be had */
+	TimestampTz locked_at; /* since when; 0: another session had flipped it */
+	ErrorData  *refused;   /* they were not */
 } FlipCall;
 
 static void
@@ -315,9 +338,7 @@ flip_month(void *arg)
 {
 	FlipCall *call = arg;
 
-	(void) rf_flip_month(call->store, call->store->events_hot,
-						 rf_store_tier_parent(call->store, RF_COLD),
-						 call->month);
+	(void) rf_flip_month(call->store, RF_COLD, call->month, &call->locked_at);
 }
 
 static void
@@ -325,21 +346,23 @@ flip_unless_locked(void *arg)
 {
 	FlipCall *call = arg;
 
-	call->flipped = rf_query_attempt(flip_month, call,
-									 ERRCODE_LOCK_NOT_AVAILABLE, &call->locked);
+	call->tried = rf_query_attempt(flip_month, call, ERRCODE_LOCK_NOT_AVAILABLE,
+								   &call->refused);
 }
 
 /*
  * Flip a month.  Where that is refused, false: it goes by rows.  Where the
  * locks are not to be had, a move that commits leaves the month to the next
- * one, and one that does not fails.
+ * one, and one that does not fails.  *locked_at is since when we have locked
+ * the tables, 0 when we have not.
  */
 static bool
-try_flip(MoveLoop *loop, const RfPartition *source)
+try_flip(MoveLoop *loop, const RfPartition *source, TimestampTz *locked_at)
 {
 	FlipCall   call = {.store = loop->store, .month = source->lower};
 	ErrorData *refused;
 
+	*locked_at = 0;
 	if (!rf_query_attempt(flip_unless_locked, &call,
 						  ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, &refused))
 	{
@@ -349,15 +372,18 @@ try_flip(MoveLoop *loop, const RfPartition *source)
 							 errdetail_internal("%s", refused->detail)));
 		return false;
 	}
-	if (call.flipped)
-		loop->flips++;
+	if (call.tried)
+	{
+		*locked_at = call.locked_at;
+		loop->flips += call.locked_at != 0 ? 1 : 0;
+	}
 	else if (loop->commits)
 		ereport(NOTICE, (errmsg("month %s was left where it is",
 								rf_partition_date_text(source->lower)),
-						 errdetail_internal("%s", call.locked->message),
+						 errdetail_internal("%s", call.refused->message),
 						 errhint("The next move takes it up.")));
 	else
-		ReThrowError(call.locked);
+		ReThrowError(call.refused);
 	return true;
 }
 
@@ -384,13 +410,35 @@ join_rival(MoveLoop *loop, const RfPartition *source)
 	}
 }
 
+/*
+ * Flip in a step of its own.  Who waited for it goes first: the next flip
+ * comes when they had the tables for longer than it did.
+ */
+static bool
+flip_and_yield(MoveLoop *loop, const RfPartition *source)
+{
+	TimestampTz locked_at;
+	bool		wanted;
+	bool		done;
+	long		held;
+
+	begin_step(loop);
+	done = try_flip(loop, source, &locked_at);
+	wanted = loop->commits && locked_at != 0 &&
+			 rf_lock_is_wanted(loop->store->events);
+	end_step(loop);
+	held = TimestampDifferenceMilliseconds(locked_at, GetCurrentTimestamp());
+	if (wanted && !time_is_up(loop))
+		rf_lock_pause(Min(YIELD_FACTOR * Max(held, 1), LONGEST_YIELD_MS));
+	return done;
+}
+
 /* Flip the month of a leaf where that is how it goes; false: by rows. */
 static bool
 flip_leaf(MoveLoop *loop, const RfPartition *source)
 {
 	RfMethod method;
 	char	*reason;
-	bool	 done = false;
 
 	begin_step(loop);
 	method = rf_policy_method(loop->store, loop->spec, source, &reason);
@@ -399,10 +447,7 @@ flip_leaf(MoveLoop *loop, const RfPartition *source)
 		join_rival(loop, source);
 	if (method == RF_BY_ROWS || time_is_up(loop))
 		return false;
-	begin_step(loop);
-	done = try_flip(loop, source);
-	end_step(loop);
-	return done;
+	return flip_and_yield(loop, source);
 }
 
 /* Close one page of the streams that flips have emptied; false: the last. */

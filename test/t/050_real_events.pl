@@ -1,5 +1,6 @@
 # The real events that the project is measured by: 191,163 changes to files, loaded by raw INSERT, archived up to
-# a year, replayed. What is expected of them is known exactly.
+# a year, replayed: by rows, and with months that flip, in both backends, which then become each other. What is
+# expected of them is known exactly.
 use strict;
 use warnings FATAL => 'all';
 use FindBin;
@@ -23,11 +24,22 @@ my $batch = 5000;
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init(allows_streaming => 'logical');
-# A cluster of the test library that allows streaming has 128 buffers, too few for a plan over 180 months.
-$node->append_conf('postgresql.conf', "shared_buffers = '128MB'\ntimezone = 'UTC'");
+# A cluster of the test library that allows streaming has 128 buffers, too few for a plan over 180 months; and room
+# for the locks of few connections, too few to flatten them.
+$node->append_conf('postgresql.conf', "shared_buffers = '128MB'\nmax_locks_per_transaction = 256\ntimezone = 'UTC'");
 $node->start;
 
-sub ask { return value($node, 'postgres', $_[0]); }
+my $db = 'postgres';
+
+sub ask { return value($node, $db, $_[0]); }
+
+# A database as another one is, for another way to go on.
+sub copy_of
+{
+	my ($source, $copy) = @_;
+	value($node, 'template1', "CREATE DATABASE $copy TEMPLATE $source");
+	return;
+}
 
 # Load.
 ask('CREATE EXTENSION rillflow');
@@ -36,15 +48,17 @@ ask('CREATE UNLOGGED TABLE raw (position bigint GENERATED ALWAYS AS IDENTITY, se
 	. ' path text, kind text, commit text)');
 ask("\\copy raw (seconds, repository, path, kind, commit) FROM PROGRAM 'xz -dc \"$file\"'");
 is(ask('SELECT count(*) FROM raw'), $events, 'the file has its events');
-ask(<<'SQL');
+copy_of('postgres', 'months');
+my $insert = <<'SQL';
 INSERT INTO events (stream_id, event_type, body, created_at, bucket_month)
 	SELECT md5(repository || ' ' || path)::uuid, 'file_changed', jsonb_build_object('kind', kind, 'commit', commit),
 			to_timestamp(seconds), date_trunc('month', to_timestamp(seconds) AT TIME ZONE 'UTC')::date
 		FROM raw ORDER BY position
 SQL
+ask($insert);
 is(ask('SELECT count(*) FROM events'), $events, 'all were inserted');
 is(ask('SELECT count(*) FROM rf_streams'), $streams, 'each stream has its row');
-is(broken_streams($node, 'postgres'), '0', 'each stream is numbered without a gap');
+is(broken_streams($node, $db), '0', 'each stream is numbered without a gap');
 is(ask(<<'SQL'), '0', 'events stand in the order of the file, within their streams too');
 SELECT count(*) FROM
 	(SELECT row_number() OVER (ORDER BY global_seq) AS n, row_number() OVER (PARTITION BY stream_id ORDER BY global_seq)
@@ -53,7 +67,7 @@ SELECT count(*) FROM
 	WHERE md5(repository || ' ' || path)::uuid IS DISTINCT FROM stream_id OR of_stream <> stream_seq
 		OR body ->> 'commit' <> commit OR created_at <> to_timestamp(seconds)
 SQL
-my $loaded = union_state($node, 'postgres');
+my $loaded = union_state($node, $db);
 like($loaded, qr/^$events $events /, 'the checksum is of all events');
 
 # Archive.
@@ -61,26 +75,29 @@ is( ask("SELECT concat_ws(' ', events_moved, batches) FROM rf_archive_move('$cut
 	"$cold_events " . int(($cold_events + $batch - 1) / $batch),
 	'the dry run knows what will be moved');
 is(ask('SELECT count(*) FROM events'), $events, 'and moves nothing');
-my ($status, $stdout, $stderr) = $node->psql('postgres', "CALL rf_archive_run('$cut_off', $batch)");
+my ($status, $stdout, $stderr) = $node->psql($db, "CALL rf_archive_run('$cut_off', $batch)");
 is($status, 0, 'the run ends well');
 unlike($stderr, qr/ERROR|WARNING/, 'and without complaint');
 
 sub check_archived
 {
-	my ($when) = @_;
-	is(ask('SELECT count(*) FROM events_archive'), $cold_events, "$when: cold events");
-	is(ask('SELECT count(*) FROM events'), $events - $cold_events, "$when: hot events");
-	is(ask("SELECT count(*) FROM events_archive WHERE created_at >= '$cut_off'"), '0', "$when: none after the cut-off");
-	is(ask("SELECT count(*) FROM events WHERE created_at < '$cut_off'"), '0', "$when: none left before it");
-	is(ask('SELECT count(*) FROM events_archive_default'), '0', "$when: each cold event is in its month");
+	my ($when, $cold) = @_;
+	$cold //= 'events_archive';
+	is(ask("SELECT count(*) FROM $cold"), $cold_events, "$when: cold events");
+	is(ask('SELECT count(*) FROM events_hot'), $events - $cold_events, "$when: hot events");
+	is( ask("SELECT count(*) FROM events_all WHERE retention_class <> 'cold'") + $cold_events,
+		$events, "$when: and they know it");
+	is(ask("SELECT count(*) FROM $cold WHERE created_at >= '$cut_off'"), '0', "$when: none after the cut-off");
+	is(ask("SELECT count(*) FROM events_hot WHERE created_at < '$cut_off'"), '0', "$when: none left before it");
+	is(ask("SELECT count(*) FROM ${cold}_default"), '0', "$when: each cold event is in its month");
 	is( ask("SELECT concat_ws(' ', hot_streams, cold_streams) FROM rf_archive_status()"),
 		"@{[$streams - $cold_streams]} $cold_streams",
 		"$when: streams by the status");
 	is( ask('SELECT count(*) FROM rf_streams AS s WHERE (archived_at IS NULL) <>'
-			. ' EXISTS (SELECT FROM events AS e WHERE e.stream_id = s.stream_id)'),
+			. ' EXISTS (SELECT FROM events_hot AS e WHERE e.stream_id = s.stream_id)'),
 		'0',
 		"$when: closed are exactly the streams without a hot event");
-	return same_union($node, 'postgres', $loaded, "$when: nothing lost");
+	return same_union($node, $db, $loaded, "$when: nothing lost");
 }
 
 check_archived('run');
@@ -142,12 +159,12 @@ my ($largest, $size) = split /\|/,
   ask('SELECT stream_id, last_seq FROM rf_streams WHERE archived_at IS NOT NULL ORDER BY last_seq DESC, stream_id LIMIT 1');
 cmp_ok($size, '>', 100, 'the largest archived stream is large');
 is(ask("SELECT count(*) FROM events_archive WHERE stream_id = '$largest'"), $size, 'and all cold');
-moved_whole($node, 'postgres', -$size, 'reactivate',
+moved_whole($node, $db, -$size, 'reactivate',
 	sub { ask("SELECT * FROM rf_archive_reactivate('$largest')"); });
 is(ask("SELECT count(*) FROM events WHERE stream_id = '$largest'"), $size, 'its events are hot');
 is(ask("SELECT retention_class || ' ' || (archived_at IS NULL) FROM rf_streams WHERE stream_id = '$largest'"),
 	'hot true', 'and so is the stream');
-moved_whole($node, 'postgres', $size, 'move of one stream', sub {
+moved_whole($node, $db, $size, 'move of one stream', sub {
 	is( ask("SELECT concat_ws(' ', events_moved, streams_touched, months_flipped)"
 			. " FROM rf_archive_move('$cut_off', $batch, stream_id => '$largest')"),
 		"$size 1 0",
@@ -157,29 +174,111 @@ check_archived('there and back');
 is(ask("SELECT count(*) FROM pg_publication_tables WHERE pubname = 'everything' AND tablename LIKE 'events%'") > 100,
 	1, 'the publication was there all along, with every month');
 
-# Back to plain tables, and into a store again.
-my $before = union_state($node, 'postgres');
-my @states = map { ask("SELECT count(*) FROM $_") } qw(events events_archive rf_streams);
-my $marks = ask("SELECT count(*) || ' ' || sum(hashtext(concat_ws(' ', stream_id, last_seq, archived_at, archived_by)))"
-	. ' FROM rf_streams');
-is(ask('SELECT rf_flatten()'), $events, 'the store is flattened');
-is(ask("SELECT string_agg(relname || ' ' || relkind, ', ' ORDER BY relname) FROM pg_class"
-			. " WHERE relname IN ('events', 'events_archive')"),
-	'events r, events_archive r', 'into plain tables');
-is_deeply([ map { ask("SELECT count(*) FROM $_") } qw(events events_archive rf_streams) ], \@states, 'with the same counts');
-is(sqlstate_of($node, 'postgres', 'SELECT rf_read_all()'), '55000', 'there is no store any more');
-($status, $stdout, $stderr) = $node->psql('postgres', "CALL rf_adopt('events')");
-is($status, 0, 'the plain tables are adopted') or diag($stderr);
-is_deeply([ map { ask("SELECT count(*) FROM $_") } qw(events events_archive rf_streams) ], \@states, 'with the same counts');
-same_union($node, 'postgres', $before, 'flattened and adopted: nothing lost');
-is(ask("SELECT count(*) || ' ' || sum(hashtext(concat_ws(' ', stream_id, last_seq, archived_at, archived_by)))"
-			. ' FROM rf_streams'),
-	$marks, 'streams are archived as they were');
-is(ask("SELECT count(*) FROM events_hot_default"), '0', 'each hot event is in its month');
-is(ask("SELECT count(*) FROM events_archive_default"), '0', 'each cold event is in its month');
-is( ask("SELECT string_agg(action || ' ' || events, ', ' ORDER BY log_id) FROM rf_archive_log"
+# Back to plain tables, and into a store again, where what was cold is in events_archive.
+sub flatten_and_adopt
+{
+	my ($what) = @_;
+	my $marks = "SELECT count(*) || ' ' || sum(hashtext(concat_ws(' ', stream_id, last_seq, archived_at, archived_by)))"
+	  . ' FROM rf_streams';
+	my $before = ask($marks);
+	is(ask('SELECT rf_flatten()'), $events, "$what: flattened");
+	is(ask("SELECT string_agg(relname || ' ' || relkind, ', ' ORDER BY relname) FROM pg_class"
+				. " WHERE relname IN ('events', 'events_archive')"),
+		'events r, events_archive r', "$what: into plain tables");
+	is(ask("SELECT concat_ws(' ', (SELECT count(*) FROM events), (SELECT count(*) FROM events_archive))"),
+		$events - $cold_events . " $cold_events", "$what: with the same counts");
+	is(sqlstate_of($node, $db, 'SELECT rf_read_all()'), '55000', "$what: there is no store any more");
+	my ($left, undef, $messages) = $node->psql($db, "CALL rf_adopt('events')");
+	is($left, 0, "$what: the plain tables are adopted") or diag($messages);
+	check_archived("$what: flattened and adopted");
+	is(ask($marks), $before, "$what: streams are archived as they were");
+	is(ask('SELECT count(*) FROM events_hot_default'), '0', "$what: each hot event is in its month");
+	is( ask("SELECT string_agg(action || ' ' || events, ', ' ORDER BY log_id) FROM rf_archive_log"
 			. " WHERE action IN ('flatten', 'adopt')"),
-	"flatten $events, adopt $events",
-	'the ledger tells of both');
+		"flatten $events, adopt $events",
+		"$what: the ledger tells of both");
+	return;
+}
+
+flatten_and_adopt('by rows');
+
+# The same with months from the beginning. The files of those that flip are the same wherever they go.
+$db = 'months';
+is( ask("SELECT count(rf_create_partition('hot', m)) FROM"
+		. " (SELECT DISTINCT date_trunc('month', to_timestamp(seconds) AT TIME ZONE 'UTC')::date FROM raw) AS d (m)"),
+	'182', 'each month gets its partition');
+ask($insert);
+is(ask('SELECT count(*) FROM events_hot_default'), '0', 'no event is in the default');
+is(union_state($node, $db), $loaded, 'and all are the same');
+my $months = ask("SELECT count(*) FROM (SELECT FROM events WHERE created_at < '$cut_off' GROUP BY bucket_month HAVING count(*) >= 1000) AS m");
+cmp_ok($months, '>', 50, 'months that are worth a flip');
+copy_of('months', 'branch');
+
+sub files
+{
+	my ($tier) = @_;
+	return ask(<<SQL);
+SELECT string_agg(format('%s %s %s', replace(l.oid::regclass::text, '$tier', ''), l.relfilenode, i.relfilenode), ', ' ORDER BY l.relname, i.relname)
+FROM pg_class AS l JOIN pg_index AS x ON x.indrelid = l.oid JOIN pg_class AS i ON i.oid = x.indexrelid
+WHERE l.relname ~ '${tier}_[0-9]' AND x.indisunique
+SQL
+}
+
+sub archive_months
+{
+	my ($cold) = @_;
+	is( ask("SELECT count(*) FROM rf_archive_plan('$cut_off') WHERE method = 'flip'"),
+		$months, "$cold: the plan flips what is worth it");
+	my ($left, undef, $messages) = $node->psql($db, "CALL rf_archive_run('$cut_off', $batch)");
+	is($left, 0, "$cold: the run ends well");
+	unlike($messages, qr/ERROR|WARNING/, "$cold: and without complaint");
+	like($messages, qr/ $months months flipped/, "$cold: it flips them");
+	check_archived("$cold, with flips", $cold);
+	is(ask("SELECT count(*) FROM rf_archive_log WHERE action = 'flip'"), $months, "$cold: the ledger has the flips");
+	return;
+}
+
+sub change_backend
+{
+	my ($backend, $from, $to) = @_;
+	my $files = files($from);
+	my $wal = ask('SELECT pg_current_wal_lsn()');
+	my $of = ask("SELECT count(*) FROM pg_inherits WHERE inhparent = '$from'::regclass") - 1;
+	ask("SELECT rf_archive_set_backend('$backend')");
+	my $kilobytes = ask("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '$wal')::int / 1024 / $of");
+	cmp_ok($of, '>', 150, "to $to: there are months");
+	cmp_ok($kilobytes, '<', 500, "to $to: WAL of a month does not depend on its events ($kilobytes kB)");
+	check_archived("to $to", $to);
+	is(files($to), $files, "to $to: the files are the same");
+	is(ask("SELECT count(*) FROM $from"), '0', "to $to: nothing is left");
+	is(ask("SELECT sum(events) FROM rf_archive_log WHERE action = 'convert' AND NOT estimated"), '', "to $to: nothing went by rows");
+	return;
+}
+
+$db = 'months';
+archive_months('events_archive');
+change_backend('partitioned', 'events_archive', 'events_cold');
+is(replay('true'), "$events $events $events", 'a replay there sees each event once, in order');
+is(replay('false'), "$hot $hot $hot", 'a replay of the hot ones there sees each of those once, in order');
+moved_whole($node, $db, -$size, 'reactivate there',
+	sub { ask("SELECT * FROM rf_archive_reactivate('$largest')"); });
+ask("SELECT * FROM rf_archive_move('$cut_off', $batch, stream_id => '$largest')");
+change_backend('dual_table', 'events_cold', 'events_archive');
+is(ask("SELECT string_agg(DISTINCT migrated_by, ' ') FROM events_archive"), 'archive_set_backend', 'who moved them is the change');
+
+$db = 'branch';
+ask("SELECT rf_archive_set_backend('partitioned')");
+archive_months('events_cold');
+change_backend('dual_table', 'events_cold', 'events_archive');
+change_backend('partitioned', 'events_archive', 'events_cold');
+flatten_and_adopt('with flips');
+
+# Every month goes back, and is what it was.
+ask(<<'SQL');
+SELECT format('SELECT rf_flip_partition(%L, %L)', from_month, 'hot') FROM rf_partitions()
+WHERE retention = 'cold' AND to_month < now() \gexec
+SQL
+is(events_in($node, $db, 'events_hot'), $events, 'all months turn hot again, with all events');
+is(union_state($node, $db), $loaded, 'which are what they were');
 
 done_testing();

@@ -184,7 +184,7 @@ ask("CREATE SCHEMA branch; SET client_min_messages = error; SELECT rf_install('b
 ask("SELECT count(*) FROM generate_series(1, $each) AS n, rf_append(md5('s')::uuid, 't', '{}', tenant => 'p',"
 	. " created_at => timestamptz '2023-09-10' + n * interval '1 month')");
 my $branch = union_state($node, 'postgres', 'branch');
-moved_whole($node, 'postgres', 0, 'move in the partition backend', sub { ask("CALL rf_archive_run($before, tenant => 'p')"); }, 'branch');
+moved_whole($node, 'postgres', 3, 'move in the partition backend', sub { ask("CALL rf_archive_run($before, tenant => 'p')"); }, 'branch');
 is( ask("SELECT string_agg(retention_class || ' ' || n, ', ' ORDER BY retention_class)"
 		. ' FROM (SELECT retention_class, count(*) AS n FROM branch.events GROUP BY 1) AS c'),
 	'cold 3, hot 9', 'cold events are in the branch');

@@ -1,6 +1,7 @@
 # Dump and restore, in every form that people use, of a database in which nearly everything was customised that can
 # be: no form needs a flag for us or ends with an error, and in the copy all is as it was, row by row and object by
-# object, and works.
+# object, and works. Months have flipped, there or there and back, in both backends; one of the stores was customised
+# in one backend and then changed to the other.
 use strict;
 use warnings FATAL => 'all';
 use PostgreSQL::Test::Cluster;
@@ -10,7 +11,9 @@ use Test::More;
 
 my $schema = 'Te"nant \'x';
 my $tenant = "te'nant \"q\"";
-my @stores = ([ 'public', undef ], [ $schema, $tenant ]);
+my %cold = (dual_table => 'events_archive', partitioned => 'events_cold');
+# schema, tenant, backend
+my @stores = ([ 'public', undef, 'dual_table' ], [ $schema, $tenant, 'partitioned' ]);
 
 my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init;
@@ -57,7 +60,7 @@ SQL
 # What users add, with data on both sides of it.
 sub fill_store
 {
-	my ($name, $of) = @_;
+	my ($name, $of, $backend) = @_;
 	my $in = quote_name($name);
 	my $tenant = defined $of ? quote_text($of) : 'NULL';
 	return ask('source', <<SQL);
@@ -65,7 +68,7 @@ SET client_min_messages = error;
 SET search_path = $in, public;
 
 SELECT rf_create_partition('hot', month, tenant => $tenant)
-	FROM (VALUES (date '2024-01-01'), ('2024-02-01'), ('2024-03-01')) AS m (month);
+	FROM (VALUES (date '2024-01-01'), ('2024-02-01'), ('2024-03-01'), ('2024-04-01')) AS m (month);
 SELECT rf_create_partition('cold', '2024-01-01', 'cheap', $tenant);
 
 SELECT rf_append(md5('stream ' || s)::uuid, 'type ' || n % 3, jsonb_build_object('n', n, 'text', E'a''b"c\\\\d\\n\\té'),
@@ -123,6 +126,13 @@ ALTER TABLE events_archive ENABLE ROW LEVEL SECURITY;
 CREATE POLICY "us""er policy" ON events TO app USING (user_id = current_user) WITH CHECK (user_id = current_user);
 CREATE POLICY "us""er policy" ON events_archive TO app USING (user_id = current_user);
 CREATE VIEW latest AS SELECT stream_id, max(stream_seq) AS stream_seq FROM events_all GROUP BY stream_id;
+
+-- Months that flip: once, and there and back.
+RESET ROLE;
+SELECT rf_flip_partition('2024-04-01', 'cold', $tenant);
+SELECT rf_flip_partition('2024-03-01', 'cold', $tenant);
+SELECT rf_flip_partition('2024-03-01', 'hot', $tenant);
+SELECT rf_archive_set_backend('$backend', $tenant);
 SQL
 }
 
@@ -160,21 +170,26 @@ SQL
 my $source = picture('source');
 foreach my $store (@stores)
 {
-	my ($name) = @$store;
+	my ($name, undef, $backend) = @$store;
 	my $in = quote_name($name);
+	my $cold = $cold{$backend};
 	subtest "source: $name" => sub {
 		like($source->{"$name: union"}, qr/^186 186 /, 'all events are there, each once');
 		is($source->{"$name: broken"}, '0', 'streams are whole');
 		my @leaves = map { s/^[^.]*\.//r =~ s/\|.*//r } split /\n/, $source->{"$name: leaves"};
 		my %seen = map { $_ => 1 } @leaves;
 		ok($seen{$_}, "events in $_")
-		  foreach qw(events_hot_2024_03 events_hot_default events_archive_2024_01 events_archive_2024_02);
-		like($source->{"$name: status"}, qr/^dual_table\|t\|[1-9]\d*\|[1-9]\d*\|[1-9]/, 'redirect on, streams hot and cold');
+		  foreach qw(events_hot_2024_03 events_hot_default), map { "${cold}_2024_0$_" } 1, 2, 4;
+		like($source->{"$name: status"}, qr/^$backend\|t\|[1-9]\d*\|[1-9]\d*\|[1-9]/, 'redirect on, streams hot and cold');
 		like($source->{"$name: seen by app"}, qr/^([1-9]\d?)\|/, 'row security hides some events, and not all');
-		is( ask('source', "SELECT count(*) > 0 FROM $in.rf_streams JOIN $in.events USING (stream_id) WHERE archived_at IS NOT NULL"),
+		is( ask('source', "SELECT count(*) > 0 FROM $in.rf_streams JOIN $in.events_hot USING (stream_id) WHERE archived_at IS NOT NULL"),
 			't', 'an archived stream has hot events');
-		is( ask('source', "SELECT count(*) FROM $in.events_archive WHERE migrated_by = 'archive_redirect'"),
+		is( ask('source', "SELECT count(*) FROM $in.$cold WHERE event_type = 'redirected'"),
 			'1', 'an event was redirected');
+		my $flipped = join(', ', map { quote_text("$in.$_") . '::regclass' } "${cold}_2024_04", 'events_hot_2024_03');
+		is( ask('source', "SELECT count(*) FROM pg_attribute WHERE attrelid IN ($flipped)"
+				. " AND attname = 'retention_class' AND atthasmissing"),
+			'2', 'the class of months that have flipped is in the catalog');
 		like($source->{"$name: sequence"}, qr/^(18[6-9]|19\d)\|t$/, 'the sequence is ahead');
 	};
 }
@@ -192,8 +207,9 @@ foreach my $object ('CREATE POLICY "us""er policy" ON', 'ENABLE ROW LEVEL SECURI
 # The copy works, for who owns the store, and goes on where the source stood.
 sub works
 {
-	my ($db, $name, $of) = @_;
+	my ($db, $name, $of, $backend) = @_;
 	my $in = quote_name($name);
+	my $cold = $cold{$backend};
 	my $tenant = defined $of ? quote_text($of) : 'NULL';
 	my $owner = 'SET ROLE "o\'wner ""q"';
 	my $next = ask($db, "SELECT max(global_seq) FROM $in.events_all");
@@ -205,21 +221,23 @@ INSERT INTO events (stream_id, event_type, body, created_at, bucket_month)
 	VALUES (md5('stream 3')::uuid, 'after', '{}', '2024-06-01 00:00+00', '2024-06-01') RETURNING stream_seq;
 INSERT INTO events (stream_id, stream_seq, event_type, body) VALUES (md5('brand new')::uuid, 1, 'first', '{}')
 	RETURNING stream_seq;
-WITH before AS MATERIALIZED (SELECT count(*) AS n FROM events_archive)
+WITH before AS MATERIALIZED (SELECT count(*) AS n FROM $cold)
 	SELECT k.stream_seq = a.stream_seq AND k.global_seq = a.global_seq
 	FROM rf_event_keys AS k, rf_append(k.stream_id, 'again', '{}', jsonb_build_object('idempotency_key', idempotency_key),
 		tenant => $tenant) AS a WHERE idempotency_key = 'key '' " 5 8';
 INSERT INTO events (stream_id, event_type, body) VALUES (md5('stream 1')::uuid, 'after', '{}');
-SELECT e.stream_seq = s.last_seq AND e.stream_seq = 17 FROM events_archive AS e JOIN rf_streams AS s USING (stream_id)
+SELECT e.stream_seq = s.last_seq AND e.stream_seq = 17 FROM $cold AS e JOIN rf_streams AS s USING (stream_id)
 	WHERE stream_id = md5('stream 1')::uuid AND event_type = 'after';
 SQL
-	moved_whole($node, $db, ask($db, "SELECT count(*) FROM $in.events WHERE created_at < '2024-05-01 00:00+00'"), 'move',
+	moved_whole($node, $db, ask($db, "SELECT count(*) FROM $in.events_hot WHERE created_at < '2024-05-01 00:00+00'"), 'move',
 		sub { ask($db, "$owner; SELECT rf_archive_move('2024-05-01 00:00+00', 30, tenant => $tenant)"); }, $name);
-	my $back = ask($db, "SELECT count(*) FROM $in.events_archive WHERE stream_id = md5('stream 2')::uuid");
+	my $back = ask($db, "SELECT count(*) FROM $in.$cold WHERE stream_id = md5('stream 2')::uuid");
 	moved_whole($node, $db, -$back, 'reactivate',
 		sub { ask($db, "$owner; SELECT rf_archive_reactivate(md5('stream 2')::uuid, tenant => $tenant)"); }, $name);
 	is(sqlstate_of($node, $db, "DELETE FROM $in.$_"), '55000', "$_ is append-only")
-	  foreach qw(events events_archive events_hot_2024_03 events_archive_2024_01 rf_archive_log);
+	  foreach qw(events events_archive events_hot_2024_03 rf_archive_log), $cold, "${cold}_2024_01", "${cold}_2024_04";
+	value($node, $db, "SELECT rf_flip_partition('2024-04-01', 'hot', $tenant), rf_flip_partition('2024-04-01', 'cold', $tenant)");
+	like(union_state($node, $db, $name), qr/^19\d /, 'months flip there and back');
 	is(sqlstate_of($node, $db, "SET ROLE app; INSERT INTO $in.events (stream_id, event_type, body, user_id)"
 				. " VALUES (md5('theirs')::uuid, 't', '{}', 'somebody')"),
 		'42501', 'row security holds for who appends');

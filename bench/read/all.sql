@@ -1,0 +1,2 @@
+\set after (:after + 500) % :events
+SELECT * FROM rf_read_all(:after, 500);
