@@ -590,7 +590,7 @@ take_up_changes(const Adoption *adoption)
 	streams = noted_streams(adoption, "s", "c");
 	if (streams != NULL)
 		redo_stream_rows(adoption, streams);
-	rf_query_ddl("DELETE FROM %s", staged(adoption, TAKEN));
+	rf_query_ddl("TRUNCATE %s", staged(adoption, TAKEN));
 	return notes;
 }
 
@@ -1090,6 +1090,7 @@ switch_over(void *arg)
 	rf_model_run(BRING("NOT " COMES_LAST), adoption->staging, adoption->target);
 	rf_source_check_shape(&adoption->source);
 	RF_WAIT_POINT("adopt_before_locks");
+	(void) take_up_changes(adoption);
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, AccessExclusiveLock);
 	locked_at = GetCurrentTimestamp();
