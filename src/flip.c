@@ -102,8 +102,8 @@ typedef struct Conversion
 	Oid		 from; /* parents */
 	Oid		 to;
 	int		 months;
-	int		 nmonths; /* that there are */
-	int64	 events;  /* gone by rows */
+	int		 nmonths;	 /* that there are */
+	bool	 had_events; /* was any of them cold? */
 } Conversion;
 
 /*
@@ -1019,10 +1019,11 @@ convert_rows(Conversion *conversion, const RfPartition *leaf, Oid target)
 		return;
 	events = carry_rows(conversion->store, leaf->relid, target, CONVERTER,
 						"true", 0, NULL, NULL);
-	conversion->events += events;
-	if (events > 0)
-		log_rows(conversion->store, "convert", month, leaf->relid, target,
-				 events, started_at);
+	if (events == 0)
+		return;
+	conversion->had_events = true;
+	log_rows(conversion->store, "convert", month, leaf->relid, target, events,
+			 started_at);
 }
 
 /*
@@ -1048,6 +1049,7 @@ convert_month(Conversion *conversion, const RfPartition *leaf)
 						ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST, NULL);
 		change_parents(&flip);
 		log_flip(&flip, "convert", started_at);
+		conversion->had_events |= count_blocks(flip.leaf) > 0;
 		rf_store_forget_plans(flip.store, flip.leaf);
 		conversion->months++;
 	}
@@ -1073,7 +1075,7 @@ convert_tier(Conversion *conversion, RfLockLimit *limit)
 	lock_conversion(conversion, limit);
 	conversion->store = rf_store_in(conversion->namespace_id, false);
 	conversion->months = 0;
-	conversion->events = 0;
+	conversion->had_events = false;
 	leaves = rf_partition_list(conversion->from);
 	foreach(cell, leaves)
 	{
@@ -1117,7 +1119,7 @@ try_conversion(void *arg)
 
 	conversion->store = rf_store_in(conversion->namespace_id, false);
 	conversion->months = 0;
-	conversion->events = 0;
+	conversion->had_events = false;
 	rf_query_begin(&scope, conversion->store->owner,
 				   SECURITY_RESTRICTED_OPERATION);
 	rf_query_be_quiet();
@@ -1148,7 +1150,7 @@ rf_flip_cold_tier(RfStore *store, RfBackend backend)
 
 	rf_lock_retry(try_conversion, &conversion);
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
-	if (partitioned && conversion.months + conversion.events > 0)
+	if (partitioned && conversion.had_events)
 		ereport(NOTICE,
 				(errmsg("cold events no longer tell who moved them, and when"),
 				 errdetail("\"events_cold\" has no columns \"migrated_at\" and"

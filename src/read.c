@@ -119,8 +119,9 @@ choose_months(const RfStore *store, const RfScanStream *stream, bool archived,
 			  Datum *from, Datum *to)
 {
 	Snapshot snapshot = GetActiveSnapshot();
-	bool	 settled = months_are_settled(store->events_hot, stream->from,
-										  stream->to, snapshot);
+	bool	 settled = !store->adopting &&
+				   months_are_settled(store->events_hot, stream->from,
+									  stream->to, snapshot);
 
 	if (archived)
 		settled = settled &&
@@ -142,10 +143,11 @@ may_read(Oid relid)
 		   pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
 }
 
+/* Events that are being adopted have no month yet. */
 static bool
 may_scan(const RfStore *store, bool archived)
 {
-	return may_read(store->events) &&
+	return !store->adopting && may_read(store->events) &&
 		   (!archived || may_read(store->events_archive));
 }
 

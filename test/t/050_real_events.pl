@@ -26,7 +26,7 @@ my $node = PostgreSQL::Test::Cluster->new('main');
 $node->init(allows_streaming => 'logical');
 # A cluster of the test library that allows streaming has 128 buffers, too few for a plan over 180 months; and room
 # for the locks of few connections, too few to flatten them.
-$node->append_conf('postgresql.conf', "shared_buffers = '128MB'\nmax_locks_per_transaction = 256\ntimezone = 'UTC'");
+$node->append_conf('postgresql.conf', "shared_buffers = '128MB'\nmax_locks_per_transaction = 512\ntimezone = 'UTC'");
 $node->start;
 
 my $db = 'postgres';
@@ -182,7 +182,7 @@ sub flatten_and_adopt
 	  . ' FROM rf_streams';
 	my $before = ask($marks);
 	is(ask('SELECT rf_flatten()'), $events, "$what: flattened");
-	is(ask("SELECT string_agg(relname || ' ' || relkind, ', ' ORDER BY relname) FROM pg_class"
+	is(ask("SELECT string_agg(relname || ' ' || relkind::text, ', ' ORDER BY relname) FROM pg_class"
 				. " WHERE relname IN ('events', 'events_archive')"),
 		'events r, events_archive r', "$what: into plain tables");
 	is(ask("SELECT concat_ws(' ', (SELECT count(*) FROM events), (SELECT count(*) FROM events_archive))"),

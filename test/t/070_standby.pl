@@ -101,9 +101,11 @@ my %writers = (
 	rf_create_partition => [ "SELECT rf_create_partition('hot', '2023-01-01')", "SELECT rf_create_partition('cold', '2024-02-01')" ],
 	rf_drop_partition => [ "SELECT rf_drop_partition('hot', '2024-06-01', true)", "SELECT rf_drop_partition('hot', '2023-01-01')" ],
 	rf_drain_default => ['SELECT rf_drain_default()'],
-	rf_flip_partition => [ "SELECT rf_flip_partition('2024-06-01', 'cold')", "SELECT rf_flip_partition('2023-01-01', 'hot')" ]);
+	rf_flip_partition => [ "SELECT rf_flip_partition('2024-06-01', 'cold')", "SELECT rf_flip_partition('2023-01-01', 'hot')" ],
+	rf_adopt => [ "CALL rf_adopt('pg_class')", "CALL rf_adopt('events')" ],
+	rf_flatten => ['SELECT rf_flatten()']);
 
-my $triggers = 'rf_config_changed rf_events_append_only rf_events_close rf_events_open rf_events_redirect_archived';
+my $triggers = 'rf_adopt_changed rf_config_changed rf_events_append_only rf_events_close rf_events_open rf_events_redirect_archived';
 my %all = map { $_ => 1 } keys %readers, keys %writers;
 is( on_primary("SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc JOIN pg_depend ON objid = pg_proc.oid"
 		. " AND classid = 'pg_proc'::regclass AND deptype = 'e'"
