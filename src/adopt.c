@@ -295,11 +295,12 @@ watch(void *arg)
 
 	begin_scope(adoption, &scope);
 	rf_query_ddl("CREATE SCHEMA %I", adoption->staging_name);
-	rf_query_ddl("CREATE TABLE %s (kind \"char\", stream_id uuid,"
+	/* unlogged: a crash ends the adoption, and no publication has them */
+	rf_query_ddl("CREATE UNLOGGED TABLE %s (kind \"char\", stream_id uuid,"
 				 " stream_seq integer, created_at timestamptz,"
 				 " global_seq bigint)",
 				 staged(adoption, CHANGES));
-	rf_query_ddl("CREATE TABLE %s (LIKE %s)", staged(adoption, TAKEN),
+	rf_query_ddl("CREATE UNLOGGED TABLE %s (LIKE %s)", staged(adoption, TAKEN),
 				 staged(adoption, CHANGES));
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, ShareRowExclusiveLock);
