@@ -295,17 +295,13 @@ watch(void *arg)
 
 	begin_scope(adoption, &scope);
 	rf_query_ddl("CREATE SCHEMA %I", adoption->staging_name);
-	rf_query_ddl("CREATE TABLE %s (kind \"char\", stream_id uuid,"
+	/* unlogged: a crash ends the adoption, and no publication has them */
+	rf_query_ddl("CREATE UNLOGGED TABLE %s (kind \"char\", stream_id uuid,"
 				 " stream_seq integer, created_at timestamptz,"
 				 " global_seq bigint)",
 				 staged(adoption, CHANGES));
-	rf_query_ddl("CREATE TABLE %s (LIKE %s)", staged(adoption, TAKEN),
+	rf_query_ddl("CREATE UNLOGGED TABLE %s (LIKE %s)", staged(adoption, TAKEN),
 				 staged(adoption, CHANGES));
-	/* a publication of all tables would refuse to have rows deleted */
-	rf_query_ddl("ALTER TABLE %s REPLICA IDENTITY FULL",
-				 staged(adoption, CHANGES));
-	rf_query_ddl("ALTER TABLE %s REPLICA IDENTITY FULL",
-				 staged(adoption, TAKEN));
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, ShareRowExclusiveLock);
 	make_watchers(adoption);
@@ -595,7 +591,7 @@ take_up_changes(const Adoption *adoption)
 	streams = noted_streams(adoption, "s", "c");
 	if (streams != NULL)
 		redo_stream_rows(adoption, streams);
-	rf_query_ddl("DELETE FROM %s", staged(adoption, TAKEN));
+	rf_query_ddl("TRUNCATE %s", staged(adoption, TAKEN));
 	return notes;
 }
 
@@ -1095,6 +1091,7 @@ switch_over(void *arg)
 	rf_model_run(BRING("NOT " COMES_LAST), adoption->staging, adoption->target);
 	rf_source_check_shape(&adoption->source);
 	RF_WAIT_POINT("adopt_before_locks");
+	(void) take_up_changes(adoption);
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, AccessExclusiveLock);
 	locked_at = GetCurrentTimestamp();

@@ -17,7 +17,8 @@
  * snapshot; those bounds are read as they are now, so that no event which the
  * snapshot shows can lie outside of them.  A query opens all months where a
  * leaf is younger than the snapshot, and both do where an INSERT that is going
- * on has not raised its heads yet.
+ * on has not raised its heads yet, and while events are adopted whose months
+ * are not known yet.
  *
  * Locks: ACCESS SHARE on events, and on events_archive where cold events are
  * read; then on the branches; then on the leaves that are opened.
@@ -180,9 +181,12 @@ find_stream(RfStore *store, RfScanStream *stream, bool *archived)
 	stream->head = then.last_seq;
 	stream->from = rf_partition_month_of(now.first_event_at);
 	stream->to = rf_partition_month_of(now.last_event_at);
-	if (!rf_frame_is_open(store->events))
-		return then.exists && now.exists;
-	stream->head = PG_INT32_MAX;
+	if (rf_frame_is_open(store->events))
+		stream->head = PG_INT32_MAX;
+	else if (!then.exists || !now.exists)
+		return false;
+	else if (!store->adopting)
+		return true;
 	stream->from = DATEVAL_NOBEGIN;
 	stream->to = DATEVAL_NOEND;
 	return true;
