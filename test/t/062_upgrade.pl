@@ -92,6 +92,15 @@ foreach my $store (@stores)
 }
 $old->stop;
 
+# pg_upgrade asks for the library by the name that the functions have it by.
+sub loads_by_its_name
+{
+	$old->start;
+	my $loaded = ($old->psql('postgres', q{LOAD '$libdir/rillflow'}))[0] == 0;
+	$old->stop;
+	return $loaded;
+}
+
 # The server that the test runs with, and the later ones.
 sub servers
 {
@@ -150,6 +159,9 @@ foreach my $server (servers())
 	{
 		skip "$what is not installed with the extension", 1
 		  unless -x "$bin/pg_upgrade" && -x "$bin/postgres" && (!defined $path || -e "$path/lib/rillflow.so");
+		# From 18 on LOAD, by which pg_upgrade looks for libraries, looks for this name in one directory only.
+		skip "$what has the extension elsewhere than in its own directories", 1
+		  if !defined $path && !loads_by_its_name();
 		upgraded($what, $path, $bin);
 	}
 }
