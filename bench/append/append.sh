@@ -4,9 +4,9 @@
 # Each side has a database of its own, in which its runs go on; both have done as many transactions then, over as
 # many streams.
 
-# Of one client in a run, and of each of eight.
-length=4000
-length_of_eight=2000
+# Of one client in a run, and of each of eight: so many that what a session does once does not count.
+length=10000
+length_of_eight=5000
 
 # So many streams for each client that one of them ends with 25 events in the mean, 1 to 50: as many of the appends
 # make a stream, whatever the number of clients.
