@@ -25,21 +25,6 @@ $$;
 CREATE FUNCTION checks.same_files (leaf regclass) RETURNS boolean LANGUAGE sql AS $$
 	SELECT checks.files(leaf) = (SELECT f.files FROM checks.files AS f WHERE f.leaf = same_files.leaf)
 $$;
--- Where a leaf hangs, with its indexes and where these hang, and what is particular to its tier.
-CREATE FUNCTION checks.leaf (leaf regclass) RETURNS TABLE (what text) LANGUAGE sql AS $$
-	SELECT format('%s of %s %s', leaf, inhparent::regclass, pg_get_expr(relpartbound, oid)) FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE oid = leaf
-	UNION ALL
-	(SELECT format('index %s%s%s', i.indexrelid::regclass, ' of ' || inhparent::regclass, CASE WHEN NOT indisvalid THEN ' invalid' END)
-		FROM pg_index AS i LEFT JOIN pg_inherits ON inhrelid = i.indexrelid WHERE i.indrelid = leaf ORDER BY i.indexrelid::regclass::text COLLATE "C")
-	UNION ALL
-	(SELECT format('column %s%s%s', attname, ' default ' || pg_get_expr(adbin, adrelid), CASE WHEN attnotnull THEN ' not null' END)
-		FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-		WHERE attrelid = leaf AND attname IN ('retention_class', 'migrated_at', 'migrated_by') ORDER BY attname)
-	UNION ALL
-	(SELECT format('check %s', conname) FROM pg_constraint WHERE conrelid = leaf AND contype = 'c' ORDER BY conname)
-	UNION ALL
-	(SELECT format('trigger %s', tgname) FROM pg_trigger WHERE tgrelid = leaf ORDER BY tgname)
-$$;
 CREATE VIEW checks.ledger AS
 	SELECT action, bucket_month, CASE WHEN NOT estimated THEN events END AS events, estimated, detail FROM store.rf_archive_log
 	WHERE action NOT IN ('close', 'partition made') ORDER BY log_id;

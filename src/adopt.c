@@ -1138,17 +1138,7 @@ report_progress(Adoption *adoption)
 static char *
 carried_columns(Oid root)
 {
-	Oid	  types[1] = {OIDOID};
-	Datum values[1];
-
-	values[0] = ObjectIdGetDatum(root);
-	rf_query_once(
-		"SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)"
-		" FROM pg_attribute WHERE attrelid = $1 AND attnum > 0"
-		" AND NOT attisdropped AND attgenerated = ''"
-		" AND attname NOT IN ('bucket_month', 'retention_class')",
-		1, types, values, NULL);
-	return TextDatumGetCString(rf_query_must(0, 1));
+	return rf_store_column_list(root, "bucket_month", "retention_class");
 }
 
 static char *

@@ -382,23 +382,14 @@ write_event(RfStore *store, const Writer *writer, Event *event)
 		event->values[COL_GLOBAL_SEQ] = Int64GetDatum(row.global_seq);
 }
 
-/* The same for a row that the executor has to write, or may. */
-static void
-write_event_in_scope(RfStore *store, const Writer *writer, Event *event)
-{
-	RfScope scope;
-
-	rf_query_begin(&scope, writer->as_user, 0);
-	write_event(store, writer, event);
-	rf_query_end(&scope);
-}
-
 static void
 write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 {
 	RfDirect direct;
+	RfScope	 scope;
 	Writer	 writer;
 	bool	 directly;
+	bool	 in_scope = false;
 
 	if (to_cold)
 		store = rf_store_lock_cold(store);
@@ -422,12 +413,20 @@ write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 			!rf_direct_insert(&direct,
 							  DatumGetDateADT(event->values[COL_BUCKET_MONTH]),
 							  event->values, event->nulls))
-			write_event_in_scope(store, &writer, event);
+		{
+			if (!in_scope)
+				rf_query_begin(&scope, writer.as_user, 0);
+			in_scope = true;
+			write_event(store, &writer, event);
+		}
 		event->key.stream_seq = head;
 		event->key.global_seq = DatumGetInt64(event->values[COL_GLOBAL_SEQ]);
 	}
+	/* what it has opened may live in the scope */
 	if (directly)
 		rf_direct_end(&direct);
+	if (in_scope)
+		rf_query_end(&scope);
 }
 
 static void

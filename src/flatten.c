@@ -74,23 +74,6 @@ lock_tables(void *arg)
 	rf_query_end(&scope);
 }
 
-/* All columns but the one for partitions, in their order. */
-static char *
-plain_columns(Oid root)
-{
-	Oid	  types[1] = {OIDOID};
-	Datum values[1];
-
-	values[0] = ObjectIdGetDatum(root);
-	rf_query_once(
-		"SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum)"
-		" FROM pg_attribute WHERE attrelid = $1 AND attnum > 0"
-		" AND NOT attisdropped AND attgenerated = ''"
-		" AND attname <> 'bucket_month'",
-		1, types, values, NULL);
-	return TextDatumGetCString(rf_query_must(0, 1));
-}
-
 static void
 begin_flat(Flat *flat, RfStore *store, Oid root, const char *name,
 		   const char *interim)
@@ -99,7 +82,7 @@ begin_flat(Flat *flat, RfStore *store, Oid root, const char *name,
 	flat->root = root;
 	flat->name = name;
 	flat->interim = quote_qualified_identifier(store->schema, interim);
-	flat->columns = plain_columns(root);
+	flat->columns = rf_store_column_list(root, "bucket_month", NULL);
 	flat->events = 0;
 	rf_query_ddl("CREATE TABLE %s (LIKE %s INCLUDING COMPRESSION"
 				 " INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STORAGE)",
@@ -122,10 +105,12 @@ report_progress(const Flat *flat, Oid leaf)
 static void
 copy_leaves(Flat *flat, Oid parent)
 {
-	List *leaves = rf_partition_list(parent);
-	bool  archive = flat->root != flat->store->events;
-	bool  audited = parent == flat->store->events_archive;
-	char *columns = archive && !audited ? plain_columns(parent) : flat->columns;
+	List	 *leaves = rf_partition_list(parent);
+	bool	  archive = flat->root != flat->store->events;
+	bool	  audited = parent == flat->store->events_archive;
+	char	 *columns = archive && !audited ?
+							rf_store_column_list(parent, "bucket_month", NULL) :
+							flat->columns;
 	ListCell *cell;
 
 	foreach(cell, leaves)

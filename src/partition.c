@@ -525,7 +525,7 @@ static int64
 take_waiting_rows(Oid default_leaf, const char *qualified, DateADT month,
 				  DateADT next)
 {
-	char *columns = rf_store_column_list(default_leaf, true);
+	char *columns = rf_store_column_list(default_leaf, NULL, NULL);
 	char *sql = rf_query_format(
 		"WITH waiting AS (DELETE FROM ONLY %s"
 		" WHERE bucket_month >= $1 AND bucket_month < $2 RETURNING %s)"

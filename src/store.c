@@ -242,7 +242,7 @@ rf_store_init(void)
  * have added some; they go wherever the event goes.
  */
 char *
-rf_store_column_list(Oid relid, bool with_retention_class)
+rf_store_column_list(Oid relid, const char *but, const char *nor)
 {
 	Relation	   rel = table_open(relid, AccessShareLock);
 	TupleDesc	   tupdesc = RelationGetDescr(rel);
@@ -252,14 +252,14 @@ rf_store_column_list(Oid relid, bool with_retention_class)
 	for (int i = 0; i < tupdesc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+		const char		 *name = NameStr(att->attname);
 
-		if (att->attisdropped || att->attgenerated != '\0')
-			continue;
-		if (!with_retention_class &&
-			strcmp(NameStr(att->attname), "retention_class") == 0)
+		if (att->attisdropped || att->attgenerated != '\0' ||
+			(but != NULL && strcmp(name, but) == 0) ||
+			(nor != NULL && strcmp(name, nor) == 0))
 			continue;
 		appendStringInfo(&buf, "%s%s", buf.len > 0 ? ", " : "",
-						 quote_identifier(NameStr(att->attname)));
+						 quote_identifier(name));
 	}
 	table_close(rel, AccessShareLock);
 	return buf.data;
@@ -272,7 +272,8 @@ load_columns(RfStore *store)
 	Relation  rel = table_open(store->events, AccessShareLock);
 	TupleDesc tupdesc = RelationGetDescr(rel);
 
-	store->columns = rf_store_column_list(store->events, false);
+	store->columns = rf_store_column_list(store->events, "retention_class",
+										  NULL);
 	store->column_names = palloc(sizeof(char *) * tupdesc->natts);
 	store->column_types = palloc(sizeof(Oid) * tupdesc->natts);
 	for (int i = 0; i < tupdesc->natts; i++)

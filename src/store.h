@@ -124,7 +124,7 @@ extern RfPlan rf_store_plan_for(RfStore *store, const RfStatement *statement,
 								Oid source, Oid target);
 extern char	 *rf_store_relation_name(Oid relid);
 extern Oid	  rf_store_relation_owner(Oid relid);
-extern char	 *rf_store_column_list(Oid relid, bool with_retention_class);
+extern char	 *rf_store_column_list(Oid relid, const char *but, const char *nor);
 
 /* tiers */
 extern Oid		rf_store_tier_parent(const RfStore *store, RfTier tier);

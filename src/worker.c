@@ -328,9 +328,9 @@ typedef struct FlipCall
 {
 	RfStore	   *store;
 	DateADT		month;
-	bool		tried;	   /* the locks were to be had */
-	TimestampTz locked_at; /* since when; 0: another session had flipped it */
-	ErrorData  *refused;   /* they were not */
+	bool		had_locks;
+	TimestampTz locked_at;	/* since when; 0: another session had flipped it */
+	ErrorData  *locked_out; /* when they were not to be had */
 } FlipCall;
 
 static void
@@ -346,8 +346,9 @@ flip_unless_locked(void *arg)
 {
 	FlipCall *call = arg;
 
-	call->tried = rf_query_attempt(flip_month, call, ERRCODE_LOCK_NOT_AVAILABLE,
-								   &call->refused);
+	call->had_locks = rf_query_attempt(flip_month, call,
+									   ERRCODE_LOCK_NOT_AVAILABLE,
+									   &call->locked_out);
 }
 
 /*
@@ -372,7 +373,7 @@ try_flip(MoveLoop *loop, const RfPartition *source, TimestampTz *locked_at)
 							 errdetail_internal("%s", refused->detail)));
 		return false;
 	}
-	if (call.tried)
+	if (call.had_locks)
 	{
 		*locked_at = call.locked_at;
 		loop->flips += call.locked_at != 0 ? 1 : 0;
@@ -380,10 +381,10 @@ try_flip(MoveLoop *loop, const RfPartition *source, TimestampTz *locked_at)
 	else if (loop->commits)
 		ereport(NOTICE, (errmsg("month %s was left where it is",
 								rf_partition_date_text(source->lower)),
-						 errdetail_internal("%s", call.refused->message),
+						 errdetail_internal("%s", call.locked_out->message),
 						 errhint("The next move takes it up.")));
 	else
-		ReThrowError(call.refused);
+		ReThrowError(call.locked_out);
 	return true;
 }
 
