@@ -111,6 +111,7 @@ rf_throttle_init(RfThrottle *throttle, int batch_size,
 	throttle->largest = batch_size > 0 ? batch_size : RF_MAX_BATCH;
 	throttle->smallest = Min(SMALLEST_BATCH, throttle->largest);
 	throttle->size = Min(rf_guc_batch_size, throttle->largest);
+	throttle->patience = PATIENCE_MS;
 	if (max_replica_lag != NULL)
 		throttle->max_lag = microseconds(max_replica_lag);
 }
@@ -164,7 +165,7 @@ rf_throttle_refused(RfThrottle *throttle, int sqlstate)
 	snprintf(throttle->held_back_by, RF_HELD_BACK_LEN, "%s",
 			 sqlstate == ERRCODE_T_R_SERIALIZATION_FAILURE ? "conflicts" :
 															 "locks");
-	return throttle->waited <= PATIENCE_MS;
+	return throttle->waited <= throttle->patience;
 }
 
 /*

@@ -24,6 +24,7 @@ typedef struct RfThrottle
 	int64 max_lag;	 /* of a replica, in microseconds; 0: no limit */
 	long  pause;	 /* ms until what was refused is tried again; 0: now */
 	long  waited;	 /* ms of such pauses since something was moved */
+	long  patience;	 /* … after which it had better be left */
 	bool  is_behind; /* is it a replica that holds the run back? */
 	char  held_back_by[RF_HELD_BACK_LEN]; /* empty: nothing */
 } RfThrottle;

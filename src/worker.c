@@ -1171,7 +1171,7 @@ report_step(RfStore *store, const RfProgress *progress, void *arg)
 /*
  * rf_worker_move() of the default store without a worker: before, batch_size,
  * max_replica_lag, seconds it may take, batches after which its owner wants it
- * to stop.
+ * to stop, milliseconds for which it tries what others stand in the way of.
  */
 Datum
 rf_test_worker_move(PG_FUNCTION_ARGS)
@@ -1189,6 +1189,7 @@ rf_test_worker_move(PG_FUNCTION_ARGS)
 	control.deadline = spec.now + PG_GETARG_INT32(3) * USECS_PER_SEC;
 	rf_throttle_init(&throttle, PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1),
 					 PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2));
+	throttle.patience = PG_GETARG_INT32(5);
 	rf_query_connect_nonatomic();
 	complete = rf_worker_move(rf_store_get(NULL, RF_RIGHT_OWN)->namespace_id,
 							  &spec, &control, &progress);
