@@ -20,8 +20,10 @@
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
+#include "replication/slot.h"
 #include "storage/bufmgr.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/rel.h"
@@ -193,6 +195,39 @@ rf_compat_snapshots_expire(void)
 #else
 	return false;
 #endif
+}
+
+/* Has the slot lost WAL that it needs? */
+static inline bool
+rf_compat_slot_is_lost(const ReplicationSlotPersistentData *slot)
+{
+#if PG_VERSION_NUM >= 160000
+	return slot->invalidated != RS_INVAL_NONE;
+#else
+	return !XLogRecPtrIsInvalid(slot->invalidated_at);
+#endif
+}
+
+/* The application_name of a process, empty when there is none. */
+static inline void
+rf_compat_application_name(int pid, char name[NAMEDATALEN])
+{
+	int count;
+
+	pgstat_clear_backend_activity_snapshot();
+	count = pgstat_fetch_stat_numbackends();
+	name[0] = '\0';
+	for (int i = 1; i <= count; i++)
+	{
+#if PG_VERSION_NUM >= 160000
+		LocalPgBackendStatus *status = pgstat_get_local_beentry_by_index(i);
+#else
+		LocalPgBackendStatus *status = pgstat_fetch_stat_local_beentry(i);
+#endif
+
+		if (status != NULL && status->backendStatus.st_procpid == pid)
+			snprintf(name, NAMEDATALEN, "%s", status->backendStatus.st_appname);
+	}
 }
 
 #endif /* RF_COMPAT_H */

@@ -55,6 +55,14 @@ rf_lock_pause(long ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
+/* Until the scope ends, wait for no lock longer than that. */
+void
+rf_lock_limit_waits(int longest_ms)
+{
+	rf_query_limit_lock_waits(longest_ms);
+	rf_query_detect_deadlocks_after(Max(longest_ms / DEADLOCK_CHECKS, 1));
+}
+
 /* Begin to take the locks of an attempt. */
 void
 rf_lock_begin(RfLockLimit *limit)

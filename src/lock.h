@@ -18,6 +18,7 @@ typedef struct RfLockLimit
 	TimestampTz deadline;
 } RfLockLimit;
 
+extern void rf_lock_limit_waits(int longest_ms);
 extern void rf_lock_begin(RfLockLimit *limit);
 extern void rf_lock_table(const RfLockLimit *limit, Oid relid, LOCKMODE mode);
 extern bool rf_lock_is_wanted(Oid relid);
