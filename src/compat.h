@@ -21,6 +21,7 @@
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
@@ -192,6 +193,17 @@ rf_compat_snapshots_expire(void)
 	return OldSnapshotThresholdActive();
 #else
 	return false;
+#endif
+}
+
+/* Does this backend hold the lock in that mode? */
+static inline bool
+rf_compat_lock_is_held(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(tag, mode, false);
+#else
+	return LockHeldByMe(tag, mode);
 #endif
 }
 
