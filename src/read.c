@@ -293,6 +293,7 @@ find_end(const RfScan *scan, ArrayType *event_types, int64 settled)
 	RfScan later = *scan;
 	int64  bound = rf_watermark_push(scan->store,
 									 rf_frame_is_open(scan->store->events));
+	int64  common;
 
 	later.after = Max(scan->after, settled);
 	later.upto = Min(scan->last, bound);
@@ -301,8 +302,8 @@ find_end(const RfScan *scan, ArrayType *event_types, int64 settled)
 		later.rows = tuplestore_begin_heap(false, false, work_mem);
 		rf_scan_lock(scan->store, scan->archived);
 		read_range(&later, event_types);
-		bound = Min(bound,
-					last_in_common(scan->tupdesc, scan->rows, later.rows));
+		common = last_in_common(scan->tupdesc, scan->rows, later.rows);
+		bound = Min(bound, common);
 		tuplestore_end(later.rows);
 	}
 	PopActiveSnapshot();

@@ -48,9 +48,11 @@
 #include "access/xlog.h"
 #include "catalog/pg_sequence.h"
 #include "commands/sequence.h"
+#include "lib/qunique.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lock.h"
+#include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -79,7 +81,7 @@ typedef struct Watermark
 	Hold		  late;		/* of who brings a number drawn before */
 	int64		  settled;	/* all numbers up to it are settled ... */
 	TransactionId xmax;		/* ... in a snapshot that ends there ... */
-	uint32		  xcnt;		/* ... and shows so many as running */
+	int			  running;	/* ... and shows so many transactions running */
 } Watermark;
 
 static HTAB *watermarks = NULL;
@@ -107,7 +109,7 @@ get_watermark(Oid sequence)
 		mark->late.above = PG_INT64_MAX;
 		mark->settled = PG_INT64_MIN;
 		mark->xmax = InvalidTransactionId;
-		mark->xcnt = 0;
+		mark->running = 0;
 	}
 	return mark;
 }
@@ -252,7 +254,8 @@ is_known_in(const Watermark *mark, Snapshot snapshot)
 	if (!TransactionIdIsValid(mark->xmax) || snapshot->takenDuringRecovery)
 		return false;
 	return TransactionIdPrecedes(mark->xmax, snapshot->xmax) ||
-		   (mark->xmax == snapshot->xmax && snapshot->xcnt <= mark->xcnt);
+		   (mark->xmax == snapshot->xmax &&
+			(int64) snapshot->xcnt <= mark->running);
 }
 
 /* The number up to which all are known to be settled in the snapshot. */
@@ -296,6 +299,24 @@ find_lowest(Oid sequence, int64 *own, int64 *others)
 	pfree(locks);
 }
 
+/* One that is being prepared can stand in a snapshot twice. */
+static int
+count_running(Snapshot snapshot)
+{
+	size_t		   size = sizeof(TransactionId);
+	TransactionId *xids;
+	int			   result;
+
+	if (snapshot->xcnt == 0)
+		return 0;
+	xids = palloc(size * snapshot->xcnt);
+	memcpy(xids, snapshot->xip, size * snapshot->xcnt);
+	qsort(xids, snapshot->xcnt, size, xidComparator);
+	result = qunique(xids, snapshot->xcnt, size, xidComparator);
+	pfree(xids);
+	return result;
+}
+
 /* A transaction that keeps its snapshot keeps what is known in that, too. */
 static void
 remember_settled(Watermark *mark, int64 settled, Snapshot before,
@@ -306,7 +327,7 @@ remember_settled(Watermark *mark, int64 settled, Snapshot before,
 		return;
 	mark->settled = settled;
 	mark->xmax = after->xmax;
-	mark->xcnt = after->xcnt;
+	mark->running = count_running(after);
 }
 
 /*
