@@ -264,7 +264,7 @@ AS 'MODULE_PATHNAME', 'rf_archive_run';
 COMMENT ON PROCEDURE rf_archive_run (timestamptz, integer, uuid, boolean, interval, text) IS
 	'move events older than a time to the cold tier, committing after each batch';
 
--- policy
+-- plan
 
 CREATE FUNCTION rf_archive_plan (
 	before timestamptz,

@@ -785,6 +785,7 @@ require_free_names(const Adoption *adoption)
 										"rf_streams",
 										"rf_archive_config",
 										"rf_event_keys",
+										"rf_archive_policies",
 										"events_adopted",
 										"events_archive_adopted"};
 	const RfSource			*source = &adoption->source;
@@ -800,12 +801,13 @@ require_free_names(const Adoption *adoption)
 	}
 }
 
-/* All but the ledger. */
+/* All but what keep_records() takes over. */
 static void
 drop_tables(const RfStore *store)
 {
-	const Oid tables[] = {store->events, store->events_archive, store->streams,
-						  store->config, store->keys};
+	const Oid tables[] = {store->events,  store->events_archive,
+						  store->streams, store->config,
+						  store->keys,	  store->policies};
 
 	rf_query_ddl("DROP VIEW %s", rf_store_relation_name(store->events_all));
 	for (int i = 0; i < lengthof(tables); i++)
@@ -839,6 +841,9 @@ clear_target(Adoption *adoption)
 	rf_query_ddl("INSERT INTO %s SELECT * FROM %s",
 				 staged(adoption, "rf_archive_config"),
 				 rf_store_relation_name(store->config));
+	rf_query_ddl("INSERT INTO %s SELECT * FROM %s",
+				 staged(adoption, "rf_archive_policies"),
+				 rf_store_relation_name(store->policies));
 	drop_tables(store);
 }
 
@@ -870,6 +875,31 @@ keep_ledger(const Adoption *adoption)
 				 " %I.rf_events_append_only()",
 				 rf_store_relation_name(old),
 				 get_namespace_name(rf_store_extension_schema()));
+}
+
+/*
+ * Checkpoints of consumers and the record of runs, too, outlive the store that
+ * they were kept by.
+ */
+static void
+keep_records(const Adoption *adoption)
+{
+	static const char *const names[] = {"rf_consumers", "rf_archive_runs"};
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		Oid	  old = get_relname_relid(names[i], adoption->target);
+		Oid	  made = get_relname_relid(names[i], adoption->staging);
+		char *columns = rf_store_column_list(made, NULL, NULL);
+
+		if (!OidIsValid(old))
+			continue;
+		if (rf_store_relation_owner(old) != adoption->source.owner ||
+			strcmp(rf_store_column_list(old, NULL, NULL), columns) != 0)
+			refuse_name(adoption, names[i]);
+		rf_query_ddl("DROP TABLE %s", staged(adoption, names[i]));
+	}
+	keep_ledger(adoption);
 }
 
 /*
@@ -1087,7 +1117,7 @@ switch_over(void *arg)
 	begin_scope(adoption, &scope);
 	require_free_names(adoption);
 	clear_target(adoption);
-	keep_ledger(adoption);
+	keep_records(adoption);
 	rf_model_run(BRING("NOT " COMES_LAST), adoption->staging, adoption->target);
 	rf_source_check_shape(&adoption->source);
 	RF_WAIT_POINT("adopt_before_locks");

@@ -9,8 +9,9 @@
  * by leaf, in one transaction that keeps everybody else out: it is meant for a
  * window, as the migration is that it stands for.
  *
- * rf_streams and rf_archive_log stay as tables.  What only functions use goes:
- * switches, keys, the view, triggers, the registration.
+ * rf_streams, rf_archive_log, rf_archive_runs and rf_consumers stay as tables.
+ * What only functions use goes: switches, policies, keys, the view, triggers,
+ * the registration.
  *
  * Locks: ACCESS EXCLUSIVE on events, events_archive and rf_streams, waited for
  * as lock.c says, and held to the end of the transaction.
@@ -216,8 +217,9 @@ change_places(const RfStore *store, Flat *hot, Flat *cold)
 					 " AND x.relname ~ '_interim'",
 					 relid, relid);
 	}
-	rf_query_ddl("DROP TABLE %s, %s", rf_store_relation_name(store->config),
-				 rf_store_relation_name(store->keys));
+	rf_query_ddl("DROP TABLE %s, %s, %s", rf_store_relation_name(store->config),
+				 rf_store_relation_name(store->keys),
+				 rf_store_relation_name(store->policies));
 	rf_query_end(&scope);
 }
 

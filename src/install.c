@@ -206,6 +206,70 @@ static const char *const store_ddl[] = {
 
 	"CREATE INDEX rf_archive_log_flip ON %s.rf_archive_log (log_id)"
 	" WHERE action IN ('flip', 'flips closed')",
+
+	"CREATE TABLE %s.rf_consumers ("
+	" name text NOT NULL,"
+	" last_global_seq bigint NOT NULL,"
+	" updated_at timestamptz NOT NULL DEFAULT now(),"
+	" CONSTRAINT rf_consumers_pkey PRIMARY KEY (name),"
+	" CONSTRAINT rf_consumers_last_global_seq_check"
+	" CHECK (last_global_seq >= 0)"
+	") WITH (fillfactor = 50)",
+
+	"CREATE TABLE %s.rf_archive_policies ("
+	" name text NOT NULL,"
+	" owner name NOT NULL,"
+	" older_than interval NOT NULL,"
+	" every interval NOT NULL DEFAULT '1 hour',"
+	" batch_size integer,"
+	" window_start time,"
+	" window_end time,"
+	" time_zone text NOT NULL DEFAULT 'UTC',"
+	" only_archived boolean NOT NULL DEFAULT false,"
+	" premake integer NOT NULL DEFAULT 3,"
+	" max_runtime interval NOT NULL DEFAULT '1 hour',"
+	" max_replica_lag interval,"
+	" created_at timestamptz NOT NULL DEFAULT now(),"
+	" run_requested_at timestamptz,"
+	" failures integer NOT NULL DEFAULT 0,"
+	" paused_at timestamptz,"
+	" paused_because text,"
+	" CONSTRAINT rf_archive_policies_pkey PRIMARY KEY (name),"
+	" CONSTRAINT rf_archive_policies_older_than_check"
+	" CHECK (older_than > '0'),"
+	" CONSTRAINT rf_archive_policies_every_check CHECK (every > '0'),"
+	" CONSTRAINT rf_archive_policies_batch_size_check"
+	" CHECK (batch_size BETWEEN 1 AND 100000),"
+	" CONSTRAINT rf_archive_policies_window_check"
+	" CHECK ((window_start IS NULL) = (window_end IS NULL)"
+	" AND window_start <> window_end),"
+	" CONSTRAINT rf_archive_policies_premake_check"
+	" CHECK (premake BETWEEN 0 AND 120),"
+	" CONSTRAINT rf_archive_policies_max_runtime_check"
+	" CHECK (max_runtime > '0'),"
+	" CONSTRAINT rf_archive_policies_max_replica_lag_check"
+	" CHECK (max_replica_lag > '0'),"
+	" CONSTRAINT rf_archive_policies_failures_check CHECK (failures >= 0))",
+
+	"CREATE TABLE %s.rf_archive_runs ("
+	" run_id bigint GENERATED ALWAYS AS IDENTITY,"
+	" policy text NOT NULL,"
+	" started_at timestamptz NOT NULL DEFAULT clock_timestamp(),"
+	" finished_at timestamptz,"
+	" events bigint NOT NULL DEFAULT 0,"
+	" batches bigint NOT NULL DEFAULT 0,"
+	" months bigint NOT NULL DEFAULT 0,"
+	" expected bigint,"
+	" batch_size integer,"
+	" held_back_by text,"
+	" error text,"
+	" sqlstate text,"
+	" pid integer,"
+	" CONSTRAINT rf_archive_runs_pkey PRIMARY KEY (run_id)"
+	") WITH (fillfactor = 50)",
+
+	"CREATE INDEX rf_archive_runs_policy ON %s.rf_archive_runs"
+	" (policy, run_id)",
 };
 
 /* The default partitions: table, parent. */
@@ -224,6 +288,9 @@ static const char *const comments[][2] = {
 	{"rf_archive_config", "Switches of the store; no row means the defaults"},
 	{"rf_event_keys", "Idempotency keys of events"},
 	{"rf_archive_log", "What was archived, by whom, when"},
+	{"rf_consumers", "How far readers of rf_read_all() have come"},
+	{"rf_archive_policies", "What a worker archives, and when"},
+	{"rf_archive_runs", "What workers have done for the policies"},
 };
 
 /* What a store has to have to be taken up: table, kind, columns. */
@@ -258,6 +325,18 @@ static const struct
 	 "log_id int8,logged_at timestamptz,actor text,action text,"
 	 "stream_id uuid,bucket_month date,events int8,estimated bool,"
 	 "streams int8,duration interval,detail text,entries int8"},
+	{"rf_consumers", 'r',
+	 "name text,last_global_seq int8,updated_at timestamptz"},
+	{"rf_archive_policies", 'r',
+	 "name text,owner name,older_than interval,every interval,batch_size int4,"
+	 "window_start time,window_end time,time_zone text,only_archived bool,"
+	 "premake int4,max_runtime interval,max_replica_lag interval,"
+	 "created_at timestamptz,run_requested_at timestamptz,failures int4,"
+	 "paused_at timestamptz,paused_because text"},
+	{"rf_archive_runs", 'r',
+	 "run_id int8,policy text,started_at timestamptz,finished_at timestamptz,"
+	 "events int8,batches int8,months int8,expected int8,batch_size int4,"
+	 "held_back_by text,error text,sqlstate text,pid int4"},
 	{"rf_streams_pkey", 'i', ""},
 	{"events_global_seq_seq", 'S', ""},
 };
@@ -979,8 +1058,11 @@ holds_events(const RfStore *store)
 static void
 drop_tables(const RfStore *store)
 {
-	const Oid tables[] = {store->events, store->events_archive, store->streams,
-						  store->config, store->keys,			store->log};
+	const Oid tables[] = {store->events,	store->events_archive,
+						  store->streams,	store->config,
+						  store->keys,		store->log,
+						  store->consumers, store->policies,
+						  store->runs};
 
 	rf_query_ddl("DROP VIEW %s", rf_store_relation_name(store->events_all));
 	for (int i = 0; i < lengthof(tables); i++)

@@ -12,7 +12,7 @@
  * Moves fire no triggers, and are refused where one would have to fire.
  *
  * Nothing here loops over batches or commits: the owner of the loop does
- * (worker.c), and what to move is decided elsewhere (policy.c).
+ * (worker.c), and what to move is decided elsewhere (plan.c).
  *
  * When a batch seems to have emptied the hot part of a stream, its row is read,
  * and the hot leaves between its first and last event are looked through, with

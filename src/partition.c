@@ -33,6 +33,7 @@
 #include "partitioning/partdesc.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/fmgroids.h"
@@ -684,6 +685,8 @@ rf_partition_is_seen(Oid relid)
 	TupleTableSlot *slot;
 	bool			found;
 
+	/* the horizon is computed anew by that; an idle server keeps an old one */
+	(void) GetOldestNonRemovableTransactionId(rel);
 	InitNonVacuumableSnapshot(snapshot, GlobalVisTestFor(rel));
 	slot = table_slot_create(rel, NULL);
 	scan = table_beginscan_strat(rel, &snapshot, 0, NULL, true, false);

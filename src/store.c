@@ -116,7 +116,8 @@ store_uses(const RfStore *store, Oid relid)
 		   relid == store->events_cold || relid == store->events_archive ||
 		   relid == store->events_all || relid == store->streams ||
 		   relid == store->config || relid == store->keys ||
-		   relid == store->log;
+		   relid == store->log || relid == store->consumers ||
+		   relid == store->policies || relid == store->runs;
 }
 
 static void
@@ -512,6 +513,9 @@ find_tables(RfStore *store)
 	store->config = get_relname_relid("rf_archive_config", nsp);
 	store->keys = get_relname_relid("rf_event_keys", nsp);
 	store->log = get_relname_relid("rf_archive_log", nsp);
+	store->consumers = get_relname_relid("rf_consumers", nsp);
+	store->policies = get_relname_relid("rf_archive_policies", nsp);
+	store->runs = get_relname_relid("rf_archive_runs", nsp);
 	store->sequence = get_relname_relid("events_global_seq_seq", nsp);
 }
 
@@ -523,7 +527,9 @@ has_all_tables(const RfStore *store)
 		   OidIsValid(store->events_archive) && OidIsValid(store->events_all) &&
 		   OidIsValid(store->streams) && OidIsValid(store->streams_pkey) &&
 		   OidIsValid(store->config) && OidIsValid(store->keys) &&
-		   OidIsValid(store->log) && OidIsValid(store->sequence);
+		   OidIsValid(store->log) && OidIsValid(store->consumers) &&
+		   OidIsValid(store->policies) && OidIsValid(store->runs) &&
+		   OidIsValid(store->sequence);
 }
 
 static void
@@ -925,6 +931,9 @@ expand_word(const RfStore *store, const char *word, int len, Oid source,
 		{"config", store->config},
 		{"keys", store->keys},
 		{"log", store->log},
+		{"consumers", store->consumers},
+		{"policies", store->policies},
+		{"runs", store->runs},
 		{"source", source},
 		{"target", target},
 	};

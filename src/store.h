@@ -39,6 +39,9 @@ typedef struct RfStore
 	Oid config;
 	Oid keys;
 	Oid log;
+	Oid consumers;
+	Oid policies;
+	Oid runs;
 	Oid sequence; /* of events.global_seq */
 
 	RfBackend backend;
@@ -58,9 +61,10 @@ typedef struct RfStore
 
 /*
  * A statement of a store.  {events}, {hot}, {cold}, {archive}, {all},
- * {streams}, {config}, {keys} and {log} stand for its tables, {columns} for the
- * columns of an event but for retention_class, {params} for as many parameters,
- * and {source} and {target} for the relations that a plan is for.
+ * {streams}, {config}, {keys}, {log}, {consumers}, {policies} and {runs} stand
+ * for its tables, {columns} for the columns of an event but for
+ * retention_class, {params} for as many parameters, and {source} and {target}
+ * for the relations that a plan is for.
  */
 #define RF_COLUMN_ARGS (-1) /* nargs: a parameter for each column */
 

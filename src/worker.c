@@ -38,7 +38,7 @@
 #include "lock.h"
 #include "move.h"
 #include "partition.h"
-#include "policy.h"
+#include "plan.h"
 #include "query.h"
 #include "store.h"
 
@@ -229,7 +229,7 @@ prepare_months(MoveLoop *loop, const RfPartition *source)
 
 	begin_step(loop);
 	MemoryContextSwitchTo(loop->context);
-	months = rf_policy_months(loop->store, loop->spec, source);
+	months = rf_plan_months(loop->store, loop->spec, source);
 	end_step(loop);
 	foreach(cell, months)
 	{
@@ -442,7 +442,7 @@ flip_leaf(MoveLoop *loop, const RfPartition *source)
 	char	*reason;
 
 	begin_step(loop);
-	method = rf_policy_method(loop->store, loop->spec, source, &reason);
+	method = rf_plan_method(loop->store, loop->spec, source, &reason);
 	end_step(loop);
 	if (method == RF_BY_FLIP_JOINED)
 		join_rival(loop, source);
@@ -459,7 +459,7 @@ close_page(MoveLoop *loop, DateADT until, pg_uuid_t *from)
 	int	   count;
 
 	begin_step(loop);
-	deconstruct_array(rf_policy_emptied(loop->store, loop->spec, until, from),
+	deconstruct_array(rf_plan_emptied(loop->store, loop->spec, until, from),
 					  UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids, NULL,
 					  &count);
 	if (count > 0)
@@ -468,7 +468,7 @@ close_page(MoveLoop *loop, DateADT until, pg_uuid_t *from)
 		*from = *DatumGetUUIDP(ids[count - 1]);
 	}
 	end_step(loop);
-	return count == RF_POLICY_PAGE;
+	return count == RF_PLAN_PAGE;
 }
 
 /*
@@ -482,7 +482,7 @@ close_flipped(MoveLoop *loop)
 	DateADT	  until;
 
 	begin_step(loop);
-	until = rf_policy_flipped_until(loop->store);
+	until = rf_plan_flipped_until(loop->store);
 	end_step(loop);
 	if (DATE_IS_NOBEGIN(until))
 		return;
@@ -572,8 +572,8 @@ take_up_left_open(MoveLoop *loop)
 	Datum *ids;
 	int	   count;
 
-	deconstruct_array(rf_policy_left_open(loop->store), UUIDOID, UUID_LEN,
-					  false, TYPALIGN_CHAR, &ids, NULL, &count);
+	deconstruct_array(rf_plan_left_open(loop->store), UUIDOID, UUID_LEN, false,
+					  TYPALIGN_CHAR, &ids, NULL, &count);
 	for (int i = 0; i < count; i++)
 		rf_move_stream(loop->streams, DatumGetUUIDP(ids[i]))->undecided = true;
 }
@@ -588,8 +588,8 @@ run_loop(MoveLoop *loop)
 	loop->streams = rf_move_make_streams(loop->context);
 	begin_step(loop);
 	MemoryContextSwitchTo(loop->context);
-	sources = rf_policy_sources(loop->store, loop->spec);
-	loop->expected = rf_policy_estimate(loop->store, loop->spec);
+	sources = rf_plan_sources(loop->store, loop->spec);
+	loop->expected = rf_plan_estimate(loop->store, loop->spec);
 	if (!loop->spec->has_stream)
 		take_up_left_open(loop);
 	end_step(loop);
@@ -617,7 +617,7 @@ PG_FUNCTION_INFO_V1(rf_archive_run);
 static void
 read_spec(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 {
-	rf_policy_read_before(fcinfo, spec);
+	rf_plan_read_before(fcinfo, spec);
 	spec->batch_size = PG_ARGISNULL(1) ? rf_guc_batch_size : PG_GETARG_INT32(1);
 	if (spec->batch_size < 1 || spec->batch_size > RF_MAX_BATCH)
 		ereport(ERROR,
@@ -659,8 +659,8 @@ rf_archive_move(PG_FUNCTION_ARGS)
 		PreventCommandIfReadOnly("rf_archive_move()");
 	init_loop(&loop, &spec, rf_store_get(tenant, RF_RIGHT_ARCHIVE));
 	if (dry_run)
-		rf_policy_count(rf_store_in(loop.namespace_id, false), &spec,
-						&loop.events, &touched, &loop.batches, &loop.flips);
+		rf_plan_count(rf_store_in(loop.namespace_id, false), &spec,
+					  &loop.events, &touched, &loop.batches, &loop.flips);
 	else
 	{
 		run_loop(&loop);

@@ -267,4 +267,18 @@ release_point($holder);
 ask("CALL rf_adopt('events')");
 check_adopted($before, 'cancelled');
 
+# The source is dropped when nobody can see its rows any more, also on a server on which nothing else happens.
+$before = make_plain();
+my $old = $node->background_psql('postgres');
+$old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+$adopter = start_psql($node, "CALL rf_adopt('events');", 'adopter');
+wait_until('the adopter waits for the reader', sub {
+	ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'adopter' AND wait_event = 'Extension'") > 0 });
+is(ask("SELECT count(*) FROM pg_class WHERE relname = 'events_adopted'"), '1', 'the source is there for an older snapshot');
+$old->query_safe('COMMIT');
+my ($status, undef, $refused) = finish_psql($adopter);
+is($status, 0, 'adoption ends once the snapshot has gone') or diag($refused);
+check_adopted($before, 'an older snapshot');
+$old->quit;
+
 done_testing();

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * policy.c
+ * plan.c
  *	  Deciding what a move takes, and in which order.
  *
  * A move goes through the hot leaves from the oldest month on, and through
@@ -24,7 +24,7 @@
 #include "flip.h"
 #include "frame.h"
 #include "partition.h"
-#include "policy.h"
+#include "plan.h"
 #include "query.h"
 #include "store.h"
 #include "stream.h"
@@ -139,7 +139,7 @@ bind_spec(const RfMoveSpec *spec, Datum *values, char *nulls)
  * stream that is not there is an error.
  */
 List *
-rf_policy_sources(RfStore *store, const RfMoveSpec *spec)
+rf_plan_sources(RfStore *store, const RfMoveSpec *spec)
 {
 	List	 *leaves = rf_partition_list(store->events_hot);
 	List	 *result = NIL;
@@ -177,8 +177,8 @@ rf_policy_sources(RfStore *store, const RfMoveSpec *spec)
  * for the default partition.
  */
 List *
-rf_policy_months(RfStore *store, const RfMoveSpec *spec,
-				 const RfPartition *source)
+rf_plan_months(RfStore *store, const RfMoveSpec *spec,
+			   const RfPartition *source)
 {
 	bool		  one_month = rf_partition_is_month(source);
 	List		 *months = NIL;
@@ -245,8 +245,8 @@ partial_reason(const RfMoveSpec *spec, const RfPartition *source)
 
 /* How the events of a leaf go that the move takes, and why. */
 RfMethod
-rf_policy_method(RfStore *store, const RfMoveSpec *spec,
-				 const RfPartition *source, char **reason)
+rf_plan_method(RfStore *store, const RfMoveSpec *spec,
+			   const RfPartition *source, char **reason)
 {
 	RfFlipState state;
 
@@ -276,7 +276,7 @@ rf_policy_method(RfStore *store, const RfMoveSpec *spec,
  * DATEVAL_NOBEGIN if there is none.
  */
 DateADT
-rf_policy_flipped_until(RfStore *store)
+rf_plan_flipped_until(RfStore *store)
 {
 	RfScope scope;
 	bool	isnull;
@@ -291,8 +291,8 @@ rf_policy_flipped_until(RfStore *store)
 
 /* A page of the streams that flips may have emptied, in order of id. */
 ArrayType *
-rf_policy_emptied(RfStore *store, const RfMoveSpec *spec, DateADT until,
-				  const pg_uuid_t *from)
+rf_plan_emptied(RfStore *store, const RfMoveSpec *spec, DateADT until,
+				const pg_uuid_t *from)
 {
 	MemoryContext context = CurrentMemoryContext;
 	TimestampTz	  end = rf_partition_start(rf_partition_next_month(until));
@@ -304,7 +304,7 @@ rf_policy_emptied(RfStore *store, const RfMoveSpec *spec, DateADT until,
 	values[0] = UUIDPGetDatum(from);
 	values[1] = TimestampTzGetDatum(end);
 	values[2] = TimestampTzGetDatum(Max(end, spec->before));
-	values[3] = Int32GetDatum(RF_POLICY_PAGE);
+	values[3] = Int32GetDatum(RF_PLAN_PAGE);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	rf_query_run(rf_store_plan(store, &list_emptied), values, NULL);
 	rf_query_copy_row(0, &value, &isnull, 1, context);
@@ -314,7 +314,7 @@ rf_policy_emptied(RfStore *store, const RfMoveSpec *spec, DateADT until,
 
 /* Streams that earlier moves have left open. */
 ArrayType *
-rf_policy_left_open(RfStore *store)
+rf_plan_left_open(RfStore *store)
 {
 	MemoryContext context = CurrentMemoryContext;
 	RfScope		  scope;
@@ -330,9 +330,9 @@ rf_policy_left_open(RfStore *store)
 
 /* About how many events a move takes, by the statistics of its leaves. */
 int64
-rf_policy_estimate(RfStore *store, const RfMoveSpec *spec)
+rf_plan_estimate(RfStore *store, const RfMoveSpec *spec)
 {
-	List	 *sources = rf_policy_sources(store, spec);
+	List	 *sources = rf_plan_sources(store, spec);
 	int64	  result = 0;
 	RfScope	  scope;
 	ListCell *cell;
@@ -371,10 +371,10 @@ run_plan(RfStore *store, const RfMoveSpec *spec, const RfPartition *source)
  * flip, which are among the events.
  */
 void
-rf_policy_count(RfStore *store, const RfMoveSpec *spec, int64 *events,
-				int64 *streams, int32 *batches, int32 *flips)
+rf_plan_count(RfStore *store, const RfMoveSpec *spec, int64 *events,
+			  int64 *streams, int32 *batches, int32 *flips)
 {
-	List	 *sources = rf_policy_sources(store, spec);
+	List	 *sources = rf_plan_sources(store, spec);
 	Datum	  values[3];
 	char	  nulls[4];
 	RfScope	  scope;
@@ -385,7 +385,7 @@ rf_policy_count(RfStore *store, const RfMoveSpec *spec, int64 *events,
 	foreach(cell, sources)
 	{
 		char *reason;
-		bool  by_rows = rf_policy_method(store, spec, lfirst(cell), &reason) ==
+		bool  by_rows = rf_plan_method(store, spec, lfirst(cell), &reason) ==
 					   RF_BY_ROWS;
 		uint64 rows = run_plan(store, spec, lfirst(cell));
 		int64  of_leaf = 0;
@@ -407,7 +407,7 @@ rf_policy_count(RfStore *store, const RfMoveSpec *spec, int64 *events,
 static void
 put_plan(RfStore *store, const RfMoveSpec *spec, ReturnSetInfo *rsinfo)
 {
-	List	 *sources = rf_policy_sources(store, spec);
+	List	 *sources = rf_plan_sources(store, spec);
 	RfScope	  scope;
 	ListCell *cell;
 
@@ -416,7 +416,7 @@ put_plan(RfStore *store, const RfMoveSpec *spec, ReturnSetInfo *rsinfo)
 	{
 		const RfPartition *source = lfirst(cell);
 		char			  *reason;
-		RfMethod method = rf_policy_method(store, spec, source, &reason);
+		RfMethod method = rf_plan_method(store, spec, source, &reason);
 		uint64	 rows = run_plan(store, spec, source);
 
 		for (uint64 i = 0; i < rows; i++)
@@ -457,7 +457,7 @@ put_candidates(RfStore *store, const RfMoveSpec *spec, int max_streams,
 
 /* The cut-off, which is the first argument of all that move or plan. */
 void
-rf_policy_read_before(FunctionCallInfo fcinfo, RfMoveSpec *spec)
+rf_plan_read_before(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 {
 	memset(spec, 0, sizeof(*spec));
 	if (PG_ARGISNULL(0))
@@ -485,7 +485,7 @@ rf_archive_plan(PG_FUNCTION_ARGS)
 	List		  *stores;
 	ListCell	  *cell;
 
-	rf_policy_read_before(fcinfo, &spec);
+	rf_plan_read_before(fcinfo, &spec);
 	spec.has_stream = !PG_ARGISNULL(1);
 	if (spec.has_stream)
 		spec.stream_id = *PG_GETARG_UUID_P(1);
@@ -508,7 +508,7 @@ rf_archive_candidates(PG_FUNCTION_ARGS)
 	List		  *stores;
 	ListCell	  *cell;
 
-	rf_policy_read_before(fcinfo, &spec);
+	rf_plan_read_before(fcinfo, &spec);
 	if (max_streams < 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"max_streams\" must not be negative")));
