@@ -117,6 +117,20 @@ foreach my $i (0 .. $#pollers)
 	is(ask("SELECT count(*) FROM (SELECT global_seq <= lag(global_seq) OVER (ORDER BY n) AS wrong FROM got WHERE poller = '$pollers[$i]') AS g WHERE wrong"),
 		0, "$pollers[$i]: in order, and once");
 }
+# ---- a prepared transaction holds replays back, also after a crash
+
+my $here = ask('SELECT max(global_seq) FROM events_all');
+ask("BEGIN; SELECT FROM rf_append(md5('stream 0 1')::uuid, 'prepared', '1'); PREPARE TRANSACTION 'open'");
+ask("SELECT FROM rf_append(md5('stream 0 2')::uuid, 'later', '1')");
+my $poll = "SELECT string_agg(event_type, ' ') FROM rf_read_all($here)";
+is(ask($poll), '', 'the later event has to wait');
+$node->stop('immediate');
+$node->start;
+is(ask($poll), '', 'also after a crash');
+is(ask("SELECT count(*) FROM pg_locks WHERE locktype = 'userlock' AND classid = 'events_global_seq_seq'::regclass AND pid IS NULL"),
+	1, 'pg_locks shows for what');
+ask("COMMIT PREPARED 'open'");
+is(ask($poll), 'prepared later', 'both come in order');
 is(violations($node), '', 'the store is sound');
 
 $node->stop;
