@@ -15,11 +15,14 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
+#include "postmaster/bgworker.h"
 #include "replication/slot.h"
 #include "storage/bufmgr.h"
 #include "utils/acl.h"
@@ -28,6 +31,7 @@
 #include "utils/guc_tables.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #if PG_VERSION_NUM < 150000
 #error "Rillflow needs PostgreSQL 15 or later"
@@ -194,6 +198,35 @@ rf_compat_snapshots_expire(void)
 	return OldSnapshotThresholdActive();
 #else
 	return false;
+#endif
+}
+
+/* A background worker can be a role that may not log in, from 17 on. */
+static inline bool
+rf_compat_worker_may_be(Oid roleid)
+{
+#if PG_VERSION_NUM >= 170000
+	return true;
+#else
+	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(roleid));
+	bool result = HeapTupleIsValid(tuple) &&
+				  ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+#endif
+}
+
+/* Connect a background worker to a database, as a role. */
+static inline void
+rf_compat_connect_worker(Oid database, Oid roleid)
+{
+#if PG_VERSION_NUM >= 170000
+	BackgroundWorkerInitializeConnectionByOid(database, roleid,
+											  BGWORKER_BYPASS_ROLELOGINCHECK);
+#else
+	BackgroundWorkerInitializeConnectionByOid(database, roleid, 0);
 #endif
 }
 

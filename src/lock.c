@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "catalog/pg_database.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -102,6 +103,23 @@ rf_lock_is_wanted(Oid relid)
 
 	table_close(rel, NoLock);
 	return result;
+}
+
+/*
+ * Does anybody lock the database, to drop, rename or copy it?  He waits some
+ * seconds for whoever is connected to it.
+ */
+bool
+rf_lock_database_is_wanted(Oid database)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, database, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, false, true) ==
+		LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, RowExclusiveLock, false);
+	return false;
 }
 
 /*
