@@ -30,7 +30,7 @@ sub append
 	return;
 }
 
-ask("SELECT rf_create_partition('hot', month) FROM unnest(ARRAY[date '2020-01-01', '2020-02-01']) AS month");
+ask("SELECT rf_create_partition(tier, month) FROM unnest(ARRAY['hot', 'cold']) AS tier, unnest(ARRAY[date '2020-01-01', '2020-02-01']) AS month");
 append('both', '2020-01-05'), append('one', '2020-01-05');
 append('both', '2020-01-06'), append('both', '2020-02-05');
 my $streams = 100;
