@@ -71,7 +71,7 @@ SELECT * FROM checks.grid('SELECT rf_archive_move(%s)', '@times');
 SELECT * FROM checks.grid('SELECT rf_archive_move(%s, dry_run => true)', '@times');
 SELECT * FROM checks.grid('SELECT rf_archive_move(''infinity'', %s)', '@ints', '100000', '100001');
 SELECT * FROM checks.grid('SELECT rf_archive_move(''infinity'', NULL, %s)', '@uuids');
-SELECT * FROM checks.grid('SELECT rf_archive_move(''infinity'', NULL, NULL, NULL, NULL, %s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_archive_move(''infinity'', NULL, NULL, NULL, NULL, NULL, %s)', '@texts');
 -- (a procedure that commits can't be tried and undone; here it says so, after it has looked at its arguments or before)
 SELECT * FROM checks.grid('CALL rf_archive_run(%s)', 'NULL', '''infinity''', '''x''');
 CALL rf_archive_run('infinity', 0);

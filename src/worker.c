@@ -33,6 +33,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "consumer.h"
 #include "flip.h"
 #include "guc.h"
 #include "lock.h"
@@ -72,22 +73,22 @@
 
 typedef struct MoveLoop
 {
-	MemoryContext	  context; /* lives as long as the loop */
-	MemoryContext	  step;	   /* emptied after each step */
-	Oid				  namespace_id;
-	RfStore			 *store; /* of this transaction */
-	const RfMoveSpec *spec;
-	bool			  commits; /* are we the owner of the transaction? */
-	TimestampTz		  started_at;
-	TimestampTz		  deadline; /* stop there; DT_NOEND: never */
-	TimestampTz		  reported_at;
-	bool			  out_of_time;
-	bool			  makes_months; /* as long as it gets the locks */
-	int64			  expected; /* about how many events there are to move */
-	int64			  events;
-	int32			  batches;
-	int32			  flips;
-	HTAB			 *streams; /* RfMoveStream */
+	MemoryContext context; /* lives as long as the loop */
+	MemoryContext step;	   /* emptied after each step */
+	Oid			  namespace_id;
+	RfStore		 *store; /* of this transaction */
+	RfMoveSpec	 *spec;
+	bool		  commits; /* are we the owner of the transaction? */
+	TimestampTz	  started_at;
+	TimestampTz	  deadline; /* stop there; DT_NOEND: never */
+	TimestampTz	  reported_at;
+	bool		  out_of_time;
+	bool		  makes_months; /* as long as it gets the locks */
+	int64		  expected;		/* about how many events there are to move */
+	int64		  events;
+	int32		  batches;
+	int32		  flips;
+	HTAB		 *streams; /* RfMoveStream */
 } MoveLoop;
 
 static int64
@@ -114,6 +115,21 @@ begin_step(MoveLoop *loop)
 		PushActiveSnapshot(GetTransactionSnapshot());
 	loop->store = rf_store_in(loop->namespace_id, false);
 	MemoryContextSwitchTo(loop->step);
+}
+
+/*
+ * A step that decides what goes, or takes it.  No consumer registers until its
+ * transaction ends, so that its limit holds.
+ */
+static void
+begin_limited_step(MoveLoop *loop)
+{
+	RfMoveSpec *spec = loop->spec;
+
+	begin_step(loop);
+	if (!spec->ignore_consumers)
+		rf_consumer_keep(loop->store);
+	rf_consumer_limit(loop->store, spec->ignore_consumers, &spec->limit);
 }
 
 /* What a step leaves in its memory goes; what is to last is copied before. */
@@ -227,7 +243,7 @@ prepare_months(MoveLoop *loop, const RfPartition *source)
 	List	 *months;
 	ListCell *cell;
 
-	begin_step(loop);
+	begin_limited_step(loop);
 	MemoryContextSwitchTo(loop->context);
 	months = rf_plan_months(loop->store, loop->spec, source);
 	end_step(loop);
@@ -265,7 +281,7 @@ run_batches(MoveLoop *loop, RfMoveCursor *cursor)
 		int64 events;
 
 		CHECK_FOR_INTERRUPTS();
-		begin_step(loop);
+		begin_limited_step(loop);
 		events = rf_move_batch(loop->store, loop->spec, cursor, loop->streams);
 		end_step(loop);
 		loop->events += events;
@@ -328,6 +344,7 @@ typedef struct FlipCall
 {
 	RfStore	   *store;
 	DateADT		month;
+	bool		ignore_consumers;
 	bool		had_locks;
 	TimestampTz locked_at;	/* since when; 0: another session had flipped it */
 	ErrorData  *locked_out; /* when they were not to be had */
@@ -338,7 +355,8 @@ flip_month(void *arg)
 {
 	FlipCall *call = arg;
 
-	(void) rf_flip_month(call->store, RF_COLD, call->month, &call->locked_at);
+	(void) rf_flip_month(call->store, RF_COLD, call->month,
+						 call->ignore_consumers, &call->locked_at);
 }
 
 static void
@@ -360,7 +378,9 @@ flip_unless_locked(void *arg)
 static bool
 try_flip(MoveLoop *loop, const RfPartition *source, TimestampTz *locked_at)
 {
-	FlipCall   call = {.store = loop->store, .month = source->lower};
+	FlipCall   call = {.store = loop->store,
+					   .month = source->lower,
+					   .ignore_consumers = loop->spec->ignore_consumers};
 	ErrorData *refused;
 
 	*locked_at = 0;
@@ -404,9 +424,10 @@ join_rival(MoveLoop *loop, const RfPartition *source)
 		store = rf_store_lock_cold(loop->store);
 		rival = rf_partition_of_month(rf_store_tier_parent(store, RF_COLD),
 									  source->lower);
-		moved = OidIsValid(rival) ? rf_flip_absorb(store, rival, source->relid,
-												   loop->spec->batch_size) :
-									0;
+		moved = OidIsValid(rival) ?
+					rf_flip_absorb(store, rival, source->relid,
+								   loop->spec->batch_size, PG_INT64_MAX) :
+					0;
 		end_step(loop);
 	}
 }
@@ -441,7 +462,7 @@ flip_leaf(MoveLoop *loop, const RfPartition *source)
 	RfMethod method;
 	char	*reason;
 
-	begin_step(loop);
+	begin_limited_step(loop);
 	method = rf_plan_method(loop->store, loop->spec, source, &reason);
 	end_step(loop);
 	if (method == RF_BY_FLIP_JOINED)
@@ -578,6 +599,17 @@ take_up_left_open(MoveLoop *loop)
 		rf_move_stream(loop->streams, DatumGetUUIDP(ids[i]))->undecided = true;
 }
 
+/* Whose limit it was, where there was more to move. */
+static void
+report_held_back(MoveLoop *loop)
+{
+	if (time_is_up(loop))
+		return;
+	begin_limited_step(loop);
+	rf_plan_report_held_back(loop->store, loop->spec);
+	end_step(loop);
+}
+
 static void
 run_loop(MoveLoop *loop)
 {
@@ -603,6 +635,7 @@ run_loop(MoveLoop *loop)
 	if (!loop->spec->has_stream && !loop->spec->only_archived)
 		close_flipped(loop);
 	close_rest(loop);
+	report_held_back(loop);
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 }
 
@@ -613,7 +646,7 @@ run_loop(MoveLoop *loop)
 PG_FUNCTION_INFO_V1(rf_archive_move);
 PG_FUNCTION_INFO_V1(rf_archive_run);
 
-/* before, batch_size, stream_id, only_archived: the first four arguments */
+/* before, batch_size, stream_id, only_archived; and, the sixth, consumers */
 static void
 read_spec(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 {
@@ -627,10 +660,11 @@ read_spec(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 	if (spec->has_stream)
 		spec->stream_id = *PG_GETARG_UUID_P(2);
 	spec->only_archived = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	spec->ignore_consumers = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
 }
 
 static void
-init_loop(MoveLoop *loop, const RfMoveSpec *spec, RfStore *store)
+init_loop(MoveLoop *loop, RfMoveSpec *spec, RfStore *store)
 {
 	memset(loop, 0, sizeof(*loop));
 	loop->context = CurrentMemoryContext;
@@ -647,7 +681,7 @@ rf_archive_move(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool		   dry_run = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
-	char		  *tenant = RF_GETARG_STRING(5);
+	char		  *tenant = RF_GETARG_STRING(6);
 	RfMoveSpec	   spec;
 	MoveLoop	   loop;
 	int64		   touched;
@@ -659,8 +693,13 @@ rf_archive_move(PG_FUNCTION_ARGS)
 		PreventCommandIfReadOnly("rf_archive_move()");
 	init_loop(&loop, &spec, rf_store_get(tenant, RF_RIGHT_ARCHIVE));
 	if (dry_run)
-		rf_plan_count(rf_store_in(loop.namespace_id, false), &spec,
-					  &loop.events, &touched, &loop.batches, &loop.flips);
+	{
+		loop.store = rf_store_in(loop.namespace_id, false);
+		rf_consumer_limit(loop.store, spec.ignore_consumers, &spec.limit);
+		rf_plan_count(loop.store, &spec, &loop.events, &touched, &loop.batches,
+					  &loop.flips);
+		rf_plan_report_held_back(loop.store, &spec);
+	}
 	else
 	{
 		run_loop(&loop);
@@ -721,7 +760,7 @@ rf_archive_run(PG_FUNCTION_ARGS)
 
 	/* from here on memory has to outlive the transactions */
 	rf_query_connect_nonatomic();
-	tenant = RF_GETARG_STRING(5);
+	tenant = RF_GETARG_STRING(6);
 	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
 	foreach(cell, stores)
 		schemas = lappend_oid(schemas,
