@@ -94,6 +94,12 @@ SELECT * FROM checks.grid('SELECT count(*) FROM rf_archive_candidates(''infinity
 SELECT * FROM checks.grid('SELECT count(*) FROM rf_archive_candidates(''infinity'', tenant => %s)', '@texts');
 SELECT * FROM checks.grid('SELECT count(*) FROM rf_archive_status(%s)', '@texts');
 
+SELECT * FROM checks.grid('SELECT rf_consumer_advance(%s, 1)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_consumer_advance(''c'', %s)', '@ints', '9223372036854775807', '''9223372036854775808''');
+SELECT * FROM checks.grid('SELECT rf_consumer_advance(''c'', 1, %s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_consumer_remove(%s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_consumer_remove(''c'', %s)', '@texts');
+
 SELECT * FROM checks.grid('SELECT rf_archive_set_redirect(%s)', 'NULL', 'true', '''x''');
 SELECT * FROM checks.grid('SELECT rf_archive_set_include_archived(%s)', 'NULL', 'true', '''x''');
 SELECT * FROM checks.grid('SELECT rf_archive_set_notify(%s)', 'NULL', 'true', '''x''');

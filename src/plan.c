@@ -258,7 +258,7 @@ rf_plan_report_held_back(RfStore *store, const RfMoveSpec *spec)
 		 errdetail("Its checkpoint is " INT64_FORMAT ".",
 				   spec->limit.global_seq),
 		 errhint(
-			 "They move once it has read them; rf_consumer_remove() removes one that is no more.")));
+			 "They move once it has read them, or with ignore_consumers; rf_consumer_remove() removes one that is no more.")));
 }
 
 /*
