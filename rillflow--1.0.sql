@@ -183,21 +183,6 @@ AS 'MODULE_PATHNAME', 'rf_read_all';
 COMMENT ON FUNCTION rf_read_all (bigint, integer, text[], boolean, text) IS
 	'replay a store: its next events in order of global_seq';
 
--- key
-
-CREATE FUNCTION rf_prune_keys (
-	before timestamptz,
-	tenant text DEFAULT NULL)
-RETURNS bigint
-LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
-SET search_path = pg_catalog, pg_temp
-AS 'MODULE_PATHNAME', 'rf_prune_keys';
-
-COMMENT ON FUNCTION rf_prune_keys (timestamptz, text) IS
-	'forget idempotency keys older than a time; returns how many';
-
-REVOKE EXECUTE ON FUNCTION rf_prune_keys (timestamptz, text) FROM PUBLIC;
-
 -- consumer
 
 CREATE FUNCTION rf_consumer_advance (
@@ -222,6 +207,21 @@ AS 'MODULE_PATHNAME', 'rf_consumer_remove';
 
 COMMENT ON FUNCTION rf_consumer_remove (text, text) IS
 	'forget a consumer, which holds no move back any more';
+
+-- key
+
+CREATE FUNCTION rf_prune_keys (
+	before timestamptz,
+	tenant text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_prune_keys';
+
+COMMENT ON FUNCTION rf_prune_keys (timestamptz, text) IS
+	'forget idempotency keys older than a time; returns how many';
+
+REVOKE EXECUTE ON FUNCTION rf_prune_keys (timestamptz, text) FROM PUBLIC;
 
 -- mark
 

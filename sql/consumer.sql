@@ -210,6 +210,29 @@ SELECT count(*) FROM rf_read_all(2355, NULL);
 SELECT rf_consumer_advance('slow', last_value, tenant), rf_consumer_advance('fast', last_value, tenant)
 FROM checks.both, LATERAL (SELECT max(global_seq) AS last_value FROM (SELECT 'store' AS s, global_seq FROM events_all UNION ALL SELECT 'other', global_seq FROM other.events_all) AS e WHERE s = store) AS l;
 SELECT schema, held_back_by, held_back_since FROM rf_archive_status('*');
+-- A projection, as the README has it: what it makes of the events and its checkpoint change together.
+SELECT rf_consumer_advance('orders', 2375);
+CREATE TABLE checks.orders_shipped (order_id uuid PRIMARY KEY, shipped_at timestamptz);
+PREPARE project AS
+WITH batch AS (
+	SELECT e.* FROM rf_consumers AS c, rf_read_all(c.last_global_seq, 3, include_archived => true) AS e
+	WHERE c.name = 'orders'
+), shipped AS (
+	INSERT INTO checks.orders_shipped
+	SELECT stream_id, created_at FROM batch WHERE event_type ~ '[68]$'
+	ON CONFLICT (order_id) DO UPDATE SET shipped_at = excluded.shipped_at
+)
+SELECT rf_consumer_advance('orders', max(global_seq)) FROM batch HAVING count(*) > 0;
+BEGIN;
+EXECUTE project;
+ROLLBACK;
+SELECT last_global_seq, (SELECT count(*) FROM checks.orders_shipped) AS shipped FROM rf_consumers WHERE name = 'orders';
+EXECUTE project;
+SELECT last_global_seq, (SELECT count(*) FROM checks.orders_shipped) AS shipped FROM rf_consumers WHERE name = 'orders';
+EXECUTE project;
+EXECUTE project;
+SELECT last_global_seq, (SELECT count(*) FROM checks.orders_shipped) AS shipped FROM rf_consumers WHERE name = 'orders';
+SELECT rf_consumer_remove('orders');
 -- A month that holds nothing which consumers wait for, and does not fit the index by which that is seen, goes by rows.
 SELECT rf_create_partition('hot', '2025-06-01');
 SELECT checks.load('store', '2025-06-01', 1000, 3);
