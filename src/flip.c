@@ -1257,6 +1257,7 @@ join_rival(RfStore *store, RfTier tier, DateADT month, Oid *result)
 	if (!OidIsValid(flip.leaf) || !OidIsValid(flip.rival))
 		return false;
 	require_read(&flip);
+	RF_WAIT_POINT("flip_before_rows");
 	*result = flip.rival;
 	moved = rf_flip_absorb(flip.store, flip.leaf, flip.rival, PG_INT32_MAX,
 						   flip.limit.global_seq);
