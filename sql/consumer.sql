@@ -219,7 +219,7 @@ WITH batch AS (
 	WHERE c.name = 'orders'
 ), shipped AS (
 	INSERT INTO checks.orders_shipped
-	SELECT stream_id, created_at FROM batch WHERE event_type ~ '[68]$'
+	SELECT stream_id, max(created_at) FROM batch WHERE event_type ~ '[68]$' GROUP BY stream_id
 	ON CONFLICT (order_id) DO UPDATE SET shipped_at = excluded.shipped_at
 )
 SELECT rf_consumer_advance('orders', max(global_seq)) FROM batch HAVING count(*) > 0;
