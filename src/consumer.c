@@ -45,9 +45,6 @@
 #define CONSUMERS_LAST 2
 #define CONSUMERS_UPDATED 3
 
-/* bytes of a name */
-#define LONGEST_NAME 255
-
 static const RfStatement advance_checkpoint =
 	{"UPDATE {consumers} SET last_global_seq = $2, updated_at = now()"
 	 " WHERE name = $1 AND last_global_seq <= $2",
@@ -143,7 +140,7 @@ typedef struct Gate
 	bool shared;
 } Gate;
 
-/* One attempt, in a subtransaction; the argument is a Gate. */
+/* One attempt; the argument is a Gate. */
 static void
 wait_at_gate(void *arg)
 {
@@ -159,15 +156,20 @@ wait_at_gate(void *arg)
 
 /*
  * Keep consumers from registering until the transaction ends, for a move that
- * is about to read how far it may go.  Who is registering is waited for.
+ * is about to read how far it may go.  Who is registering is waited for, once,
+ * or until it has been tried often enough.
  */
 void
-rf_consumer_keep(const RfStore *store)
+rf_consumer_keep(const RfStore *store, bool patient)
 {
 	Gate gate = {.namespace_id = store->namespace_id, .shared = true};
 
-	if (!rf_lock_try_checkpoints(store->namespace_id))
+	if (rf_lock_try_checkpoints(store->namespace_id))
+		return;
+	if (patient)
 		rf_lock_retry(wait_at_gate, &gate);
+	else
+		wait_at_gate(&gate);
 }
 
 /* Wait for the moves that are under way, for none has read the new name. */
@@ -306,14 +308,10 @@ read_name(FunctionCallInfo fcinfo)
 {
 	char *name = RF_GETARG_STRING(0);
 
-	if (name == NULL || name[0] == '\0')
+	if (name == NULL || *name == '\0' || strlen(name) >= NAMEDATALEN)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("\"name\" must not be %s",
-							   name == NULL ? "null" : "empty")));
-	if (strlen(name) > LONGEST_NAME)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("\"name\" must not be longer than %d bytes",
-							   LONGEST_NAME)));
+						errmsg("\"name\" must be a text of 1 to %d bytes",
+							   NAMEDATALEN - 1)));
 	return name;
 }
 

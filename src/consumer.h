@@ -14,7 +14,7 @@
 
 extern void rf_consumer_limit(const RfStore *store, bool ignore,
 							  RfCheckpoint *limit);
-extern void rf_consumer_keep(const RfStore *store);
+extern void rf_consumer_keep(const RfStore *store, bool patient);
 extern bool rf_consumer_lags(RfStore *store, RfCheckpoint *checkpoint);
 
 #endif /* RF_CONSUMER_H */

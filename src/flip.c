@@ -1250,7 +1250,7 @@ join_rival(RfStore *store, RfTier tier, DateADT month, Oid *result)
 	if (!goes_by_rows(state))
 		return false;
 	if (tier == RF_COLD)
-		rf_consumer_keep(flip.store);
+		rf_consumer_keep(flip.store, true);
 	rf_consumer_limit(flip.store, tier == RF_HOT, &flip.limit);
 	(void) rf_store_lock_cold(flip.store);
 	find_leaves(&flip);

@@ -227,8 +227,8 @@ holds_due(RfStore *store, const RfMoveSpec *spec, const RfPartition *source)
 }
 
 /* Does a consumer keep the move from taking events that are due? */
-bool
-rf_plan_is_held_back(RfStore *store, const RfMoveSpec *spec)
+static bool
+is_held_back(RfStore *store, const RfMoveSpec *spec)
 {
 	List	 *sources;
 	ListCell *cell;
@@ -245,12 +245,12 @@ rf_plan_is_held_back(RfStore *store, const RfMoveSpec *spec)
 	return false;
 }
 
-/* Tell which one. */
-void
+/* The same; and tell which one does. */
+bool
 rf_plan_report_held_back(RfStore *store, const RfMoveSpec *spec)
 {
-	if (!rf_plan_is_held_back(store, spec))
-		return;
+	if (!is_held_back(store, spec))
+		return false;
 	ereport(
 		NOTICE,
 		(errmsg("schema \"%s\": consumer \"%s\" holds events back",
@@ -259,6 +259,7 @@ rf_plan_report_held_back(RfStore *store, const RfMoveSpec *spec)
 				   spec->limit.global_seq),
 		 errhint(
 			 "They move once it has read them, or with ignore_consumers; rf_consumer_remove() removes one that is no more.")));
+	return true;
 }
 
 /*
@@ -593,7 +594,7 @@ rf_archive_plan(PG_FUNCTION_ARGS)
 	{
 		rf_consumer_limit(lfirst(cell), spec.ignore_consumers, &spec.limit);
 		put_plan(lfirst(cell), &spec, rsinfo);
-		rf_plan_report_held_back(lfirst(cell), &spec);
+		(void) rf_plan_report_held_back(lfirst(cell), &spec);
 	}
 	return (Datum) 0;
 }
@@ -620,7 +621,7 @@ rf_archive_candidates(PG_FUNCTION_ARGS)
 	{
 		rf_consumer_limit(lfirst(cell), spec.ignore_consumers, &spec.limit);
 		put_candidates(lfirst(cell), &spec, max_streams, rsinfo);
-		rf_plan_report_held_back(lfirst(cell), &spec);
+		(void) rf_plan_report_held_back(lfirst(cell), &spec);
 	}
 	return (Datum) 0;
 }

@@ -236,9 +236,14 @@ rf_query_run_untriggered(RfPlan plan, const Datum *values, const char *nulls)
 static bool
 is_caught(int sqlstate, int caught_sqlstate)
 {
+	bool locked = caught_sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
+				  caught_sqlstate == RF_ANY_CONTENTION;
+
 	return sqlstate == caught_sqlstate || caught_sqlstate == RF_ANY_ERROR ||
-		   (caught_sqlstate == ERRCODE_LOCK_NOT_AVAILABLE &&
-			sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED);
+		   (locked && (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
+					   sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED)) ||
+		   (caught_sqlstate == RF_ANY_CONTENTION &&
+			sqlstate == ERRCODE_T_R_SERIALIZATION_FAILURE);
 }
 
 /*

@@ -15,8 +15,10 @@
 
 #define RF_MAX_ARGS 16
 
-/* for rf_query_attempt(): whatever happens is caught */
+/* for rf_query_attempt(): whatever happens is caught … */
 #define RF_ANY_ERROR 0
+/* … what others are the reason of: locks not to be had, and lost races */
+#define RF_ANY_CONTENTION (-1)
 
 typedef struct _SPI_plan *RfPlan;
 
