@@ -62,10 +62,11 @@ sub start_run
 sub steps
 {
 	my ($run) = @_;
+	my $messages = slurp_file($run->{err});
 	my @steps;
 
 	push @steps, { batches => $1, events => $2, size => $3, held => $4 }
-	  while slurp_file($run->{err}) =~ /step: batches=(\d+) events=(\d+) batch_size=(\d+) held_back_by='([^\n]*)'\n/g;
+	  while $messages =~ /step: batches=(\d+) events=(\d+) batch_size=(\d+) held_back_by='([^\n]*)'\n/g;
 	return @steps;
 }
 
