@@ -599,6 +599,7 @@ rf_scout_main(Datum arg)
 	rf_compat_connect_worker(job.database, InvalidOid);
 	fix_settings();
 	StartTransactionCommand();
+	XactReadOnly = true; /* it is a superuser who looks */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(get_extension_oid("rillflow", true)))
 		found = rf_run_find(GetCurrentTimestamp(), &next, &due_at);

@@ -41,6 +41,7 @@ extern void rf_query_require_read_committed(const char *what);
 extern void rf_query_connect_nonatomic(void);
 extern void rf_query_disconnect(void);
 extern void rf_query_commit(void);
+extern void rf_query_fire_at_once(void);
 
 /* kept plans */
 extern RfPlan rf_query_prepare(const char *sql, int nargs, const Oid *types);

@@ -77,6 +77,31 @@ static const RfStatement is_active =
 	 {TEXTOID}};
 
 /*
+ * Transactions of this process
+ */
+
+static void
+begin_transaction(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	rf_query_fire_at_once();
+	MemoryContextSwitchTo(context);
+}
+
+static void
+end_transaction(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+}
+
+/*
  * The record
  */
 
@@ -207,6 +232,7 @@ typedef struct LookCall
 {
 	Oid			namespace_id;
 	TimestampTz now;
+	TimestampTz look_again_at;
 	RfBook		book;
 	List	   *dues;
 } LookCall;
@@ -228,34 +254,22 @@ look_into_store(void *arg)
 		call->dues = rf_policy_look(&call->book, call->now);
 }
 
-/* What no worker can begin, since it could not even connect, fails here. */
-static void
-refuse_run(const LookCall *call, const RfPolicyDue *due)
-{
-	Run		  run = {.name = due->policy, .started_at = call->now};
-	ErrorData error = {
-		.sqlerrcode = ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION};
-	RfScope scope;
-
-	error.message =
-		psprintf("role \"%s\" does not exist, or is not permitted to log in",
-				 due->owner);
-	run.book = call->book;
-	rf_query_begin(&scope, run.book.owner, SECURITY_RESTRICTED_OPERATION);
-	run.run_id = insert_run(&run);
-	rf_query_end(&scope);
-	put_end(&run, false, &error);
-}
-
-static bool
-role_is_usable(const LookCall *call, const RfPolicyDue *due)
+/*
+ * Whom to connect as.  Somebody can have written another owner into the policy
+ * than who set it, or the role may have lost what it had.  Then it is the
+ * owner of the tables who puts on record that the policy fails.
+ */
+static Oid
+choose_role(const LookCall *call, const RfPolicyDue *due)
 {
 	Oid role = get_role_oid(due->owner, true);
+	Oid owner = call->book.owner;
 
-	if (OidIsValid(role) && rf_compat_worker_may_be(role))
-		return true;
-	refuse_run(call, due);
-	return false;
+	if (OidIsValid(role) && rf_compat_worker_may_be(role) &&
+		(role == owner ||
+		 (!superuser_arg(role) && has_privs_of_role(role, owner))))
+		return role;
+	return rf_compat_worker_may_be(owner) ? owner : InvalidOid;
 }
 
 /*
@@ -271,15 +285,26 @@ choose(Finding *finding, const LookCall *call)
 	foreach(cell, call->dues)
 	{
 		RfPolicyDue *due = lfirst(cell);
+		Oid			 role;
 
-		finding->due_at = Min(finding->due_at, due->due_at);
-		if (!due->due || (finding->found && due->since >= finding->since) ||
-			!store_is_free(call->namespace_id) || !role_is_usable(call, due))
+		if (!due->due)
+		{
+			finding->due_at = Min(finding->due_at, due->due_at);
+			continue;
+		}
+		role = choose_role(call, due);
+		if (!OidIsValid(role) || !store_is_free(call->namespace_id))
+		{
+			/* what can't begin now is looked at again, but not all the time */
+			finding->due_at = Min(finding->due_at, call->look_again_at);
+			continue;
+		}
+		if (finding->found && due->since >= finding->since)
 			continue;
 		finding->found = true;
 		finding->since = due->since;
 		finding->job.database = MyDatabaseId;
-		finding->job.role = get_role_oid(due->owner, false);
+		finding->job.role = role;
 		finding->job.namespace_id = call->namespace_id;
 		snprintf(finding->job.policy, sizeof(finding->job.policy), "%s",
 				 due->policy);
@@ -302,6 +327,8 @@ rf_run_find(TimestampTz now, RfJob *job, TimestampTz *due_at)
 		LookCall   call = {.namespace_id = lfirst_oid(cell), .now = now};
 		ErrorData *error;
 
+		call.look_again_at = TimestampTzPlusMilliseconds(now,
+														 rf_guc_naptime * 1000);
 		CHECK_FOR_INTERRUPTS();
 		if (rf_query_attempt(look_into_store, &call, RF_ANY_ERROR, &error))
 			choose(&finding, &call);
@@ -352,18 +379,14 @@ is_due(const Run *run)
 static bool
 begin_run(Run *run, Oid namespace_id)
 {
-	MemoryContext context = CurrentMemoryContext;
-	RfScope		  scope;
-	bool		  begun;
+	RfScope scope;
+	bool	begun;
 
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	MemoryContextSwitchTo(context);
+	begin_transaction();
 	begun = keep_store(namespace_id) &&
 			rf_policy_open_book(namespace_id, &run->book) && is_due(run) &&
 			rf_policy_read(&run->book, run->name, run->started_at,
-						   &run->policy) &&
-			get_role_oid(run->policy.owner, true) == GetUserId();
+						   &run->policy);
 	if (begun)
 	{
 		rf_query_begin(&scope, run->book.owner, SECURITY_RESTRICTED_OPERATION);
@@ -372,9 +395,7 @@ begin_run(Run *run, Oid namespace_id)
 		rf_query_end(&scope);
 		rf_policy_take_request(&run->book, run->name);
 	}
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
+	end_transaction();
 	return begun;
 }
 
@@ -417,17 +438,21 @@ on_step(RfStore *store, const RfProgress *progress, void *arg)
 	return run->stopped_by == NULL;
 }
 
-/* The rights of who owns the policy, as they are now. */
+/* Are we the owner of the policy, and may that one do what it asks for? */
 static void
-check_rights(RfStore *store)
+check_rights(const Run *run, RfStore *store)
 {
-	if (!rf_compat_owns_relation(store->events, GetUserId()) ||
-		(superuser() && store->owner != GetUserId()))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("the owner of the policy does not own table \"%s\"",
-						rf_store_relation_name(store->events)),
-				 errhint("Remove the policy, and set it as the owner.")));
+	if (get_role_oid(run->policy.owner, true) != GetUserId())
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+			 errmsg(
+				 "role \"%s\" does not exist, may not log in, or does not own the store",
+				 run->policy.owner),
+			 errhint("Remove the policy, and set it as the owner.")));
+	if (!rf_compat_owns_relation(store->events, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE,
+					   get_rel_name(store->events));
 }
 
 typedef struct MonthCall
@@ -532,9 +557,10 @@ do_steps(Run *run)
 {
 	bool done;
 
-	StartTransactionCommand();
+	begin_transaction();
+	PopActiveSnapshot(); /* each step has its own */
 	rf_query_connect_nonatomic();
-	check_rights(rf_store_in(run->book.namespace_id, false));
+	check_rights(run, rf_store_in(run->book.namespace_id, false));
 	done = make_months_ahead(run) && drain(run, RF_HOT) &&
 		   drain(run, RF_COLD) && move(run);
 	rf_query_disconnect();
@@ -549,11 +575,9 @@ do_steps(Run *run)
 static void
 finish_run(const Run *run, bool done, const ErrorData *error)
 {
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	begin_transaction();
 	put_end(run, done, error);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	end_transaction();
 }
 
 /* A run that somebody cancels because its policy was paused did not fail. */
@@ -565,11 +589,9 @@ was_paused(Run *run, const ErrorData *error)
 
 	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
 		return false;
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	begin_transaction();
 	active = rf_policy_read(&run->book, run->name, run->started_at, &policy);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	end_transaction();
 	run->stopped_by = active ? "cancel" : "pause";
 	return true;
 }
