@@ -90,6 +90,7 @@ foreach my $store (@stores)
 	}
 	like($source->{"$schema: missing"}, qr/${cold}_2024_01\|retention_class\|\{cold\}/, "$schema: a column is in the catalog");
 }
+value($old, 'postgres', "SELECT rf_policy_set('old events', older_than => '1 day')");
 $old->stop;
 
 # pg_upgrade asks for the library by the name that the functions have it by.
@@ -132,6 +133,7 @@ sub upgraded
 	ok($in->(), "$what: it is upgraded");
 	$new->start;
 
+	is(value($new, 'postgres', 'SELECT policy, due FROM rf_policy_due(now())'), 'old events|t', "$what: the policy is armed");
 	my $copy = picture($new);
 	# attribute numbers are kept, and so is what rows lack
 	is($copy->{$_}, $source->{$_}, "$what: $_ as before") foreach sort keys %$source;
