@@ -201,7 +201,7 @@ SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'rf_read_all';
 
 COMMENT ON FUNCTION rf_read_all (bigint, integer, text[], boolean, text) IS
-	'replay a store: its next events in order of global_seq';
+	'replay a store in order of global_seq; on its primary, no event before a lower one is settled';
 
 -- key
 

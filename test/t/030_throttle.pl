@@ -205,11 +205,13 @@ $standby->append_conf('postgresql.conf', "primary_slot_name = 'standby_slot'\nwa
 $standby->start;
 $node->wait_for_catchup($standby);
 
-# Samples of the WAL are older than the limit then, so that the first look of a run shows who is behind.
+# A sample of the WAL is older than the limit then, so that the first look of a run shows who is behind. There is one a
+# second at most.
 sub let_samples_age
 {
+	usleep(1_100_000);
 	end_run(start_run('2000-01-01', max_lag => "'1 second'", seconds => 1), 'samples');
-	usleep(2_100_000);
+	usleep(1_100_000);
 	return;
 }
 
