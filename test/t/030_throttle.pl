@@ -195,6 +195,23 @@ $end = end_run(start_run('2024-03-25', batch_size => 20, batches => 3), 'stop');
 is("$end->{complete}: $end->{batches}, $end->{held}", 'not complete: 3, ', 'stop: after three batches');
 check_store('stop');
 
+# A consumer: a run goes as far as it has read, and says who it was.
+my $due = "FROM events WHERE created_at < '2024-03-25'";
+my $read = ask("SELECT global_seq $due ORDER BY global_seq OFFSET 99 LIMIT 1");
+ask("SELECT rf_consumer_advance('slow one', $read)");
+$end = end_run(start_run('2024-03-25', batch_size => 30), 'consumer');
+is("$end->{complete}: $end->{events}, $end->{held}", 'not complete: 100, consumer "slow one"', 'consumer: it says by whom');
+is(ask("SELECT min(global_seq) > $read AND count(*) > 100 $due"), 't', 'consumer: what has not been read is hot');
+check_store('consumer');
+ask("SELECT rf_consumer_remove('slow one')");
+
+# One that is about to register, and takes its time.
+$other->query_safe("BEGIN; SELECT rf_consumer_advance('new one', $read)");
+$end = end_run(start_run('2024-03-25', seconds => 2), 'registering');
+is("$end->{complete}: $end->{events}, $end->{held}", 'not complete: 0, locks', 'registering: the run ends, and says why');
+$other->query_safe('ROLLBACK');
+check_store('registering');
+
 # ---- replicas and slots
 
 $node->safe_psql('postgres', "SELECT pg_create_physical_replication_slot('standby_slot')");
