@@ -160,8 +160,14 @@ shrinks_and_grows('table', $run, 'locks', sub { $other->query_safe('COMMIT'); })
 note_cold();
 
 # … and does not let go, from the first step on, until there is no time left.
-$other->query_safe('BEGIN; LOCK TABLE events_hot');
-$end = end_run(start_run('2024-03-01', seconds => 2), 'locked');
+$other->query_safe('SELECT pg_advisory_lock(30)');
+$run = start_run('2024-03-01', seconds => 2,
+	settings => "SELECT count(*) FROM rf_archive_status();\nSELECT pg_advisory_lock_shared(30);\n");
+wait_until('the session knows its store', sub {
+	return ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 1;
+});
+$other->query_safe('BEGIN; LOCK TABLE events_hot; SELECT pg_advisory_unlock(30)');
+$end = end_run($run, 'locked');
 is("$end->{complete}: $end->{events}, $end->{held}", 'not complete: 0, locks', 'locked: the run ends, and says why');
 $other->query_safe('COMMIT');
 check_store('locked');
