@@ -68,6 +68,9 @@
 #define GUARD_INTERVAL_MS 500
 #define GUARD_PATIENCE_MS 1000
 
+/* How long a lock is waited for where rillflow.lock_timeout sets no limit. */
+#define LOCK_WAIT_MS 500
+
 /* What a launcher knows of a database. */
 typedef struct Database
 {
@@ -568,10 +571,14 @@ rf_launcher_main(Datum arg)
 	proc_exit(ShutdownRequestPending ? 1 : 0);
 }
 
-/* Settings of roles and databases that would make a run wait or fail. */
+/*
+ * Settings of roles and databases that would make a run wait or fail.  Nothing
+ * is waited for without a limit: what is not to be had is left to a later run.
+ */
 static void
 fix_settings(void)
 {
+	char					 lock_timeout[16];
 	static const char *const settings[][2] =
 		{{"search_path", "pg_catalog, pg_temp"},
 		 {"statement_timeout", "0"},
@@ -583,6 +590,9 @@ fix_settings(void)
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
 						PGC_S_OVERRIDE);
+	snprintf(lock_timeout, sizeof(lock_timeout), "%d",
+			 rf_guc_lock_timeout > 0 ? rf_guc_lock_timeout : LOCK_WAIT_MS);
+	SetConfigOption("lock_timeout", lock_timeout, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 void

@@ -262,8 +262,8 @@ rf_query_run_untriggered(RfPlan plan, const Datum *values, const char *nulls)
 }
 
 /* Who is ready for a lock that is not to be had is ready for a deadlock. */
-static bool
-is_caught(int sqlstate, int caught_sqlstate)
+bool
+rf_query_catches(int sqlstate, int caught_sqlstate)
 {
 	bool locked = caught_sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
 				  caught_sqlstate == RF_ANY_CONTENTION;
@@ -307,7 +307,7 @@ rf_query_attempt(void (*work)(void *arg), void *arg, int caught_sqlstate,
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	if (!ok && !is_caught((*error)->sqlerrcode, caught_sqlstate))
+	if (!ok && !rf_query_catches((*error)->sqlerrcode, caught_sqlstate))
 		ReThrowError(*error);
 	return ok;
 }

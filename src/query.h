@@ -52,6 +52,7 @@ extern void	  rf_query_forget(RfPlan plan);
 extern uint64 rf_query_run(RfPlan plan, const Datum *values, const char *nulls);
 extern uint64 rf_query_run_untriggered(RfPlan plan, const Datum *values,
 									   const char *nulls);
+extern bool	  rf_query_catches(int sqlstate, int caught_sqlstate);
 extern bool	  rf_query_attempt(void (*work)(void *arg), void *arg,
 							   int caught_sqlstate, ErrorData **error);
 extern void	  rf_query_into(RfPlan plan, const Datum *values, const char *nulls,

@@ -580,6 +580,20 @@ finish_run(const Run *run, bool done, const ErrorData *error)
 	end_transaction();
 }
 
+/* Others stood in the way, outside of the loop that would have tried again. */
+static bool
+is_contention(Run *run, const ErrorData *error)
+{
+	if (!rf_query_catches(error->sqlerrcode, RF_ANY_CONTENTION))
+		return false;
+	snprintf(run->progress.held_back_by, sizeof(run->progress.held_back_by),
+			 "%s",
+			 error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ?
+				 "conflicts" :
+				 "locks");
+	return true;
+}
+
 /* A run that somebody cancels because its policy was paused did not fail. */
 static bool
 was_paused(Run *run, const ErrorData *error)
@@ -648,7 +662,8 @@ rf_run_policy(Oid namespace_id, const char *policy)
 		MemoryContextSwitchTo(context);
 	}
 	PG_END_TRY();
-	if (error != NULL && was_paused(&run, error))
+	if (error != NULL &&
+		(is_contention(&run, error) || was_paused(&run, error)))
 		error = NULL;
 	finish_run(&run, done, error);
 	if (error == NULL)
