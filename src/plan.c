@@ -423,24 +423,32 @@ rf_plan_left_open(RfStore *store)
 	return DatumGetArrayTypeP(value);
 }
 
+/* About how many events there are in a leaf. */
+int64
+rf_plan_estimate_leaf(RfStore *store, Oid leaf)
+{
+	Datum	value = ObjectIdGetDatum(leaf);
+	RfScope scope;
+	int64	result;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_query_run(rf_store_plan(store, &estimate_leaf), &value, NULL);
+	result = DatumGetInt64(rf_query_must(0, 1));
+	rf_query_end(&scope);
+	return result;
+}
+
 /* About how many events a move takes, by the statistics of its leaves. */
 int64
 rf_plan_estimate(RfStore *store, const RfMoveSpec *spec)
 {
 	List	 *sources = rf_plan_sources(store, spec);
 	int64	  result = 0;
-	RfScope	  scope;
 	ListCell *cell;
 
-	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	foreach(cell, sources)
-	{
-		Datum value = ObjectIdGetDatum(((RfPartition *) lfirst(cell))->relid);
-
-		rf_query_run(rf_store_plan(store, &estimate_leaf), &value, NULL);
-		result += DatumGetInt64(rf_query_must(0, 1));
-	}
-	rf_query_end(&scope);
+		result += rf_plan_estimate_leaf(store,
+										((RfPartition *) lfirst(cell))->relid);
 	return result;
 }
 

@@ -36,6 +36,7 @@ extern DateADT	rf_plan_flipped_until(RfStore *store);
 extern ArrayType *rf_plan_emptied(RfStore *store, const RfMoveSpec *spec,
 								  DateADT until, const pg_uuid_t *from);
 extern ArrayType *rf_plan_left_open(RfStore *store);
+extern int64	  rf_plan_estimate_leaf(RfStore *store, Oid leaf);
 extern int64	  rf_plan_estimate(RfStore *store, const RfMoveSpec *spec);
 extern bool rf_plan_report_held_back(RfStore *store, const RfMoveSpec *spec);
 extern void rf_plan_count(RfStore *store, const RfMoveSpec *spec, int64 *events,

@@ -455,6 +455,7 @@ typedef struct LeafCall
 	const RfPartition *source;
 	List			  *months; /* cold ones that it needs; NIL: no events */
 	RfMethod		   method;
+	int64			   events; /* about how many would flip */
 } LeafCall;
 
 static void
@@ -739,9 +740,9 @@ join_rival(MoveLoop *loop, const RfPartition *source)
  * comes when they had the tables for longer than it did.
  */
 static bool
-flip_and_yield(MoveLoop *loop, const RfPartition *source)
+flip_and_yield(MoveLoop *loop, const LeafCall *leaf)
 {
-	FlipCall call = {.month = source->lower,
+	FlipCall call = {.month = leaf->source->lower,
 					 .ignore_consumers = loop->spec.ignore_consumers};
 	long	 held;
 
@@ -749,6 +750,10 @@ flip_and_yield(MoveLoop *loop, const RfPartition *source)
 		return true;
 	if (loop->control.throttle != NULL && call.locked_at != 0)
 		rf_throttle_moved(loop->control.throttle);
+	/* those need not be moved by rows, which is what is counted */
+	if (call.locked_at != 0)
+		loop->progress.expected = Max(loop->progress.expected - leaf->events,
+									  0);
 	held = TimestampDifferenceMilliseconds(call.locked_at,
 										   GetCurrentTimestamp());
 	if (call.wanted && !is_over(loop))
@@ -765,6 +770,8 @@ plan_method(MoveLoop *loop, void *arg)
 	keep_consumers(loop);
 	call->method = rf_plan_method(loop->store, &loop->spec, call->source,
 								  &reason);
+	if (call->method != RF_BY_ROWS)
+		call->events = rf_plan_estimate_leaf(loop->store, call->source->relid);
 }
 
 /*
@@ -783,7 +790,7 @@ flip_leaf(MoveLoop *loop, const RfPartition *source)
 	wait_for_replicas(loop);
 	if (call.method == RF_BY_ROWS || is_over(loop))
 		return false;
-	return flip_and_yield(loop, source);
+	return flip_and_yield(loop, &call);
 }
 
 /* Streams that flips have emptied, by pages. */
