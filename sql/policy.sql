@@ -132,6 +132,8 @@ SELECT count(*) AS seen FROM rf_worker_status;
 SET ROLE regress_rillflow_owner;
 SELECT schema, policy FROM rf_worker_status ORDER BY 1, 2;
 SELECT checks.try($$SELECT rf_policy_set('x', '1 day')$$) AS not_his;
+-- of the settings, he may change those of his session alone
+SELECT name, checks.try(format('SET %I = %L', name, setting)) FROM pg_settings WHERE name ~ '^rillflow' ORDER BY name;
 RESET ROLE;
 -- policies of a store that is broken are shown all the same
 ALTER TABLE second.rf_streams RENAME COLUMN last_seq TO last_number;
