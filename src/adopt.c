@@ -38,13 +38,11 @@
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -74,6 +72,7 @@
 #include "source.h"
 #include "store.h"
 #include "wait_point.h"
+#include "watch.h"
 
 /* Events that go to their months in one transaction. */
 #define CARRY_BATCH 5000
@@ -92,16 +91,7 @@
 #define SOURCE_LOCK_CLASS 7272
 #define TARGET_LOCK_CLASS 7273
 
-/*
- * What changes are noted in: an event that was inserted, a stream of which
- * events changed otherwise, a row of rf_streams.
- */
-#define CHANGES "rf_adopt_changes"
-#define NOTE_INSERT 'i'
-#define NOTE_CHANGE 'c'
-#define NOTE_STREAM 's'
-
-/* those that are being looked at */
+/* notes that are being looked at */
 #define TAKEN "rf_adopt_taken"
 
 /* of rows e, in any order */
@@ -185,85 +175,17 @@ ask_number(const char *sql)
 }
 
 /*
- * Noting changes
+ * Watching
  */
-
-/* The tables of a source, with their number. */
-static int
-list_tables(const RfSource *source, Oid *tables)
-{
-	int count = 0;
-
-	tables[count++] = source->events;
-	if (OidIsValid(source->archive))
-		tables[count++] = source->archive;
-	if (OidIsValid(source->streams))
-		tables[count++] = source->streams;
-	return count;
-}
 
 static void
 lock_source(const Adoption *adoption, const RfLockLimit *limit, LOCKMODE mode)
 {
-	Oid tables[3];
-	int count = list_tables(&adoption->source, tables);
+	Oid tables[RF_SOURCE_TABLES];
+	int count = rf_source_tables(&adoption->source, tables);
 
 	for (int i = 0; i < count; i++)
 		rf_lock_table(limit, tables[i], mode);
-}
-
-static void
-drop_watchers(const Adoption *adoption)
-{
-	Oid tables[3];
-	int count = list_tables(&adoption->source, tables);
-
-	for (int i = 0; i < count; i++)
-	{
-		const char *table = rf_store_relation_name(tables[i]);
-
-		rf_query_ddl("DROP TRIGGER IF EXISTS rf_adopt_changed ON %s", table);
-		rf_query_ddl("DROP TRIGGER IF EXISTS rf_adopt_truncated ON %s", table);
-	}
-}
-
-static bool
-has_watchers(const Adoption *adoption)
-{
-	Oid	  types[3] = {OIDOID, OIDOID, OIDOID};
-	Datum values[3];
-
-	values[0] = ObjectIdGetDatum(adoption->source.events);
-	values[1] = ObjectIdGetDatum(adoption->source.archive);
-	values[2] = ObjectIdGetDatum(adoption->source.streams);
-	return rf_query_once("SELECT 1 FROM pg_trigger WHERE tgrelid IN"
-						 " ($1, $2, $3) AND tgname ~ '^rf_adopt_' LIMIT 1",
-						 3, types, values, NULL) > 0;
-}
-
-/* Let changes of the source be noted, whoever makes them. */
-static void
-make_watchers(const Adoption *adoption)
-{
-	char *extension = get_namespace_name(rf_store_extension_schema());
-	Oid	  tables[3];
-	int	  count = list_tables(&adoption->source, tables);
-
-	for (int i = 0; i < count; i++)
-	{
-		const char *table = rf_store_relation_name(tables[i]);
-
-		rf_query_ddl("CREATE TRIGGER rf_adopt_changed"
-					 " AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW"
-					 " EXECUTE FUNCTION %I.rf_adopt_changed(%L)",
-					 table, extension, adoption->staging_name);
-		rf_query_ddl("CREATE TRIGGER rf_adopt_truncated BEFORE TRUNCATE ON %s"
-					 " EXECUTE FUNCTION %I.rf_adopt_changed(%L)",
-					 table, extension, adoption->staging_name);
-		rf_query_ddl("ALTER TABLE %s ENABLE ALWAYS TRIGGER rf_adopt_changed,"
-					 " ENABLE ALWAYS TRIGGER rf_adopt_truncated",
-					 table);
-	}
 }
 
 /* Take away what a call before has left. */
@@ -275,11 +197,11 @@ clean_up(void *arg)
 	RfScope		scope;
 
 	begin_scope(adoption, &scope);
-	if (has_watchers(adoption))
+	if (rf_watch_is_on(&adoption->source))
 	{
 		rf_lock_begin(&limit);
 		lock_source(adoption, &limit, AccessExclusiveLock);
-		drop_watchers(adoption);
+		rf_watch_end(&adoption->source);
 	}
 	if (OidIsValid(get_namespace_oid(adoption->staging_name, true)))
 		rf_query_ddl("DROP SCHEMA %I CASCADE", adoption->staging_name);
@@ -295,16 +217,12 @@ watch(void *arg)
 
 	begin_scope(adoption, &scope);
 	rf_query_ddl("CREATE SCHEMA %I", adoption->staging_name);
-	/* unlogged: a crash ends the adoption, and no publication has them */
-	rf_query_ddl("CREATE UNLOGGED TABLE %s (kind \"char\", stream_id uuid,"
-				 " stream_seq integer, created_at timestamptz,"
-				 " global_seq bigint)",
-				 staged(adoption, CHANGES));
+	rf_watch_make_notes(adoption->staging_name);
 	rf_query_ddl("CREATE UNLOGGED TABLE %s (LIKE %s)", staged(adoption, TAKEN),
-				 staged(adoption, CHANGES));
+				 staged(adoption, RF_WATCH_NOTES));
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, ShareRowExclusiveLock);
-	make_watchers(adoption);
+	rf_watch_begin(&adoption->source, adoption->staging_name);
 	rf_query_end(&scope);
 	adoption->staging = get_namespace_oid(adoption->staging_name, false);
 }
@@ -458,7 +376,7 @@ take_notes(const Adoption *adoption)
 	return (int64)
 		rf_query_once(psprintf("WITH gone AS (DELETE FROM %s RETURNING *)"
 							   " INSERT INTO %s SELECT * FROM gone",
-							   staged(adoption, CHANGES),
+							   staged(adoption, RF_WATCH_NOTES),
 							   staged(adoption, TAKEN)),
 					  0, NULL, NULL, NULL);
 }
@@ -1082,7 +1000,7 @@ bring_in(Adoption *adoption)
 	RfStore *store;
 
 	rf_model_run(BRING(COMES_LAST), adoption->staging, adoption->target);
-	rf_query_ddl("DROP TABLE %s, %s", staged(adoption, CHANGES),
+	rf_query_ddl("DROP TABLE %s, %s", staged(adoption, RF_WATCH_NOTES),
 				 staged(adoption, TAKEN));
 	rf_query_ddl("DROP SCHEMA %I", adoption->staging_name);
 	rf_install_register(get_namespace_name(adoption->target), adoption->tenant,
@@ -1705,7 +1623,6 @@ adopt(Adoption *adoption, Oid relid)
  */
 
 PG_FUNCTION_INFO_V1(rf_adopt);
-PG_FUNCTION_INFO_V1(rf_adopt_changed);
 
 static void
 require_no_transaction_block(FunctionCallInfo fcinfo)
@@ -1752,120 +1669,4 @@ rf_adopt(PG_FUNCTION_ARGS)
 	PG_END_TRY();
 	rf_query_disconnect();
 	PG_RETURN_VOID();
-}
-
-/* The table where changes are noted, of the owner of the one that changes. */
-static Oid
-find_notes(const TriggerData *trigdata)
-{
-	const char *schema = trigdata->tg_trigger->tgnargs == 1 ?
-							 trigdata->tg_trigger->tgargs[0] :
-							 "";
-	Oid			namespace_id = get_namespace_oid(schema, true);
-	Oid			notes = OidIsValid(namespace_id) ?
-							get_relname_relid(CHANGES, namespace_id) :
-							InvalidOid;
-
-	if (!OidIsValid(notes) || get_rel_relkind(notes) != RELKIND_RELATION ||
-		get_atttype(notes, 1) != CHAROID || get_atttype(notes, 2) != UUIDOID ||
-		get_atttype(notes, 3) != INT4OID ||
-		get_atttype(notes, 4) != TIMESTAMPTZOID ||
-		get_atttype(notes, 5) != INT8OID ||
-		rf_store_relation_owner(notes) !=
-			trigdata->tg_relation->rd_rel->relowner)
-		return InvalidOid;
-	return notes;
-}
-
-static Datum
-column_of(Relation rel, HeapTuple tuple, const char *name, bool *isnull)
-{
-	AttrNumber attnum = get_attnum(RelationGetRelid(rel), name);
-
-	*isnull = true;
-	return attnum == InvalidAttrNumber ?
-			   (Datum) 0 :
-			   heap_getattr(tuple, attnum, RelationGetDescr(rel), isnull);
-}
-
-static void
-note(Relation notes, Relation rel, HeapTuple tuple, char kind)
-{
-	static const char *const names[] = {"stream_id", "stream_seq", "created_at",
-										"global_seq"};
-	Datum					 values[lengthof(names) + 1];
-	bool					 nulls[lengthof(names) + 1] = {false};
-	HeapTuple				 row;
-
-	values[0] = CharGetDatum(kind);
-	for (int i = 0; i < lengthof(names); i++)
-		values[i + 1] = column_of(rel, tuple, names[i], &nulls[i + 1]);
-	row = heap_form_tuple(RelationGetDescr(notes), values, nulls);
-	simple_heap_insert(notes, row);
-	heap_freetuple(row);
-}
-
-/* Is it an event that needs no other look than at its number? */
-static bool
-is_plain_insert(const TriggerData *trigdata)
-{
-	Relation  rel = trigdata->tg_relation;
-	TupleDesc tupdesc = RelationGetDescr(rel);
-	bool	  isnull;
-	Datum	  created_at = column_of(rel, trigdata->tg_trigtuple, "created_at",
-									 &isnull);
-
-	if (!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) || isnull ||
-		TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(created_at)))
-		return false;
-	for (int i = 0; i < tupdesc->natts; i++)
-	{
-		if (!TupleDescAttr(tupdesc, i)->attisdropped &&
-			heap_attisnull(trigdata->tg_trigtuple, i + 1, tupdesc) &&
-			rf_source_is_filled(NameStr(TupleDescAttr(tupdesc, i)->attname)))
-			return false;
-	}
-	return true;
-}
-
-static char
-kind_of_note(const TriggerData *trigdata)
-{
-	if (get_attnum(RelationGetRelid(trigdata->tg_relation), "stream_seq") ==
-		InvalidAttrNumber)
-		return NOTE_STREAM;
-	return is_plain_insert(trigdata) ? NOTE_INSERT : NOTE_CHANGE;
-}
-
-/* Note that a stream changed while its table is being adopted. */
-Datum
-rf_adopt_changed(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	Oid			 notes_oid;
-	Relation	 notes;
-	char		 kind;
-
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!(TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event) ||
-		  (TRIGGER_FIRED_AFTER(trigdata->tg_event) &&
-		   TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s must be fired after a row", "rf_adopt_changed()")));
-	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("table \"%s\" is being adopted",
-							   RelationGetRelationName(trigdata->tg_relation)),
-						errhint("Wait for rf_adopt(), or call it again.")));
-	notes_oid = find_notes(trigdata);
-	if (!OidIsValid(notes_oid))
-		return PointerGetDatum(NULL);
-	notes = table_open(notes_oid, RowExclusiveLock);
-	kind = kind_of_note(trigdata);
-	note(notes, trigdata->tg_relation, trigdata->tg_trigtuple, kind);
-	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
-		note(notes, trigdata->tg_relation, trigdata->tg_newtuple, kind);
-	table_close(notes, NoLock);
-	return PointerGetDatum(NULL);
 }

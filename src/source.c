@@ -226,6 +226,20 @@ rf_source_find(Oid relid, bool alone, RfSource *source)
 	source->streams = find_beside(relid, "rf_streams");
 }
 
+/* The tables of a source; returns how many there are. */
+int
+rf_source_tables(const RfSource *source, Oid *tables)
+{
+	int count = 0;
+
+	tables[count++] = source->events;
+	if (OidIsValid(source->archive))
+		tables[count++] = source->archive;
+	if (OidIsValid(source->streams))
+		tables[count++] = source->streams;
+	return count;
+}
+
 /*
  * Its shape
  */

@@ -23,6 +23,10 @@ typedef struct RfSource
 } RfSource;
 
 extern void	 rf_source_find(Oid relid, bool alone, RfSource *source);
+/* how many tables it has at most */
+#define RF_SOURCE_TABLES 3
+
+extern int	 rf_source_tables(const RfSource *source, Oid *tables);
 extern void	 rf_source_check_shape(const RfSource *source);
 extern void	 rf_source_check_rows(const RfSource *source, ArrayType *streams);
 extern void	 rf_source_check_use(Oid relid, Oid but);
