@@ -47,6 +47,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
+#include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
@@ -57,6 +58,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -94,10 +96,10 @@
 /* notes that are being looked at */
 #define TAKEN "rf_adopt_taken"
 
-/* of rows e, in any order */
-#define CHECKSUM                                           \
-	"coalesce(sum(hashtextextended(e::text, 0)::numeric)," \
-	" 0)::text"
+/* of rows e, in any order; a column of theirs may be called e */
+#define CHECKSUM                                                  \
+	"coalesce(sum(hashtextextended((e.*)::text, 0)::numeric), 0)" \
+	"::text"
 
 #define TIE "rf_bucket_month_tie"
 #define TIE_CHECK                              \
@@ -117,10 +119,13 @@ typedef struct Adoption
 	bool		  in_place;
 	TimestampTz	  started_at;
 	TimestampTz	  reported_at;
+	bool		  was_partitioned; /* the store that takes the events */
 	int64		  boundary; /* global_seq of adopted events is not higher */
 	int64		  events;	/* of the source */
 	int64		  carried;
 	char		 *checksum;
+	char		 *source_state; /* as it was when it was taken over */
+	char		 *target_state;
 	int			  nlocks; /* of the session */
 	struct
 	{
@@ -178,6 +183,7 @@ ask_number(const char *sql)
  * Watching
  */
 
+/* Lock the tables of the source; one can have been dropped until then. */
 static void
 lock_source(const Adoption *adoption, const RfLockLimit *limit, LOCKMODE mode)
 {
@@ -185,7 +191,32 @@ lock_source(const Adoption *adoption, const RfLockLimit *limit, LOCKMODE mode)
 	int count = rf_source_tables(&adoption->source, tables);
 
 	for (int i = 0; i < count; i++)
+	{
 		rf_lock_table(limit, tables[i], mode);
+		if (get_rel_name(tables[i]) == NULL)
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("a table was dropped while \"%s\" was being adopted",
+						adoption->name),
+				 errhint("Call rf_adopt() again, if there is anything left"
+						 " to adopt.")));
+	}
+}
+
+/* What is left of the source. */
+static RfSource
+remaining_source(const Adoption *adoption)
+{
+	RfSource source = adoption->source;
+
+	if (get_rel_name(source.archive) == NULL)
+		source.archive = InvalidOid;
+	if (get_rel_name(source.streams) == NULL)
+		source.streams = InvalidOid;
+	if (get_rel_name(source.events) == NULL)
+		source.events = InvalidOid;
+	return source;
 }
 
 /* Take away what a call before has left. */
@@ -193,19 +224,34 @@ static void
 clean_up(void *arg)
 {
 	Adoption   *adoption = arg;
+	RfSource	source = remaining_source(adoption);
+	Oid			tables[RF_SOURCE_TABLES];
+	int			count = rf_source_tables(&source, tables);
 	RfLockLimit limit;
 	RfScope		scope;
 
 	begin_scope(adoption, &scope);
-	if (rf_watch_is_on(&adoption->source))
+	if (rf_watch_is_on(&source))
 	{
 		rf_lock_begin(&limit);
-		lock_source(adoption, &limit, AccessExclusiveLock);
-		rf_watch_end(&adoption->source);
+		for (int i = 0; i < count; i++)
+			rf_lock_table(&limit, tables[i], AccessExclusiveLock);
+		source = remaining_source(adoption);
+		rf_watch_end(&source);
 	}
 	if (OidIsValid(get_namespace_oid(adoption->staging_name, true)))
 		rf_query_ddl("DROP SCHEMA %I CASCADE", adoption->staging_name);
 	rf_query_end(&scope);
+}
+
+/* Nobody drops a table of the source in this transaction. */
+static void
+hold_source(const Adoption *adoption)
+{
+	RfLockLimit limit;
+
+	rf_lock_begin(&limit);
+	lock_source(adoption, &limit, AccessShareLock);
 }
 
 static void
@@ -237,6 +283,18 @@ of_streams(const ArrayType *streams)
 	return streams == NULL ? "true" : "stream_id = ANY ($1)";
 }
 
+/* The default of a column, for streams that have no row yet. */
+static char *
+default_of(Relation rel, AttrNumber attnum)
+{
+	Node *expression = build_column_default(rel, attnum);
+
+	return deparse_expression(expression,
+							  deparse_context_for(RelationGetRelationName(rel),
+												  RelationGetRelid(rel)),
+							  false, false);
+}
+
 /*
  * Columns of rf_streams that come from the source's, and the expressions over
  * its row s that they come from; what it lacks has a default.
@@ -264,6 +322,11 @@ list_stream_columns(const Adoption *adoption, StringInfo names,
 		appendStringInfo(names, ", %s", quoted);
 		if (strcmp(name, "created_at") == 0 || strcmp(name, "updated_at") == 0)
 			appendStringInfo(values, ", coalesce(s.%s, now())", quoted);
+		else if (att->atthasdef)
+			appendStringInfo(values,
+							 ", CASE WHEN s.stream_id IS NULL"
+							 " THEN %s ELSE s.%s END",
+							 default_of(rel, i + 1), quoted);
 		else
 			appendStringInfo(values, ", s.%s", quoted);
 	}
@@ -314,56 +377,88 @@ make_streams(const Adoption *adoption, const char *with, const char *heads,
 		streams == NULL ? 0 : 1, types, values, NULL);
 }
 
-/* Make those of the streams given, or NULL of all, from their events. */
+/*
+ * Make those of the streams given, or NULL of all, from their events.  Rows may
+ * have come since they were looked through: streams which the snapshot that
+ * gives them their heads does not show to be whole are noted, to be looked at
+ * again.
+ */
 static void
 fill_streams(const Adoption *adoption, ArrayType *streams)
 {
-	const char *condition = of_streams(streams);
+	const RfSource *source = &adoption->source;
+	const char	   *condition = of_streams(streams);
+	char		   *with;
 
-	make_streams(adoption, "",
-				 psprintf("SELECT stream_id, max(stream_seq) AS head,"
-						  " min(created_at) AS first, max(created_at) AS last"
-						  " FROM %s AS r WHERE %s GROUP BY stream_id",
-						  rf_source_rows(&adoption->source,
-										 "stream_id, stream_seq, created_at"),
-						  condition),
-				 condition, streams);
+	/* within one table an index tells numbers apart */
+	with = psprintf(
+		"WITH seen AS MATERIALIZED (SELECT stream_id, max(stream_seq) AS head,"
+		" min(created_at) AS first, max(created_at) AS last,"
+		" min(stream_seq) = 1 AND max(stream_seq) = count(*)"
+		" AND count(*) = count(%s) AS whole FROM %s AS r WHERE %s"
+		" GROUP BY stream_id),"
+		" doubtful AS (INSERT INTO %s (kind, stream_id) SELECT 'c', stream_id"
+		" FROM seen WHERE whole IS NOT TRUE) ",
+		OidIsValid(source->archive) ? "DISTINCT stream_seq" : "stream_seq",
+		rf_source_rows(source, "stream_id, stream_seq, created_at"), condition,
+		staged(adoption, RF_WATCH_NOTES));
+	make_streams(adoption, with,
+				 "SELECT stream_id, head, first, last FROM seen", condition,
+				 streams);
 }
 
-static bool
-has_keys(Oid relid)
+/* Columns of the events that can have a key, as a table; NULL: there are none.
+ */
+static char *
+keyed_rows(const RfSource *source)
 {
-	return OidIsValid(relid) &&
-		   get_attnum(relid, "headers") != InvalidAttrNumber;
+	const Oid	   tables[] = {source->events, source->archive};
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		if (OidIsValid(tables[i]) &&
+			get_attnum(tables[i], "headers") != InvalidAttrNumber)
+			appendStringInfo(&buf,
+							 "%s SELECT headers, stream_id, stream_seq,"
+							 " global_seq FROM ONLY %s",
+							 buf.len > 0 ? " UNION ALL" : "",
+							 rf_store_relation_name(tables[i]));
+	}
+	return buf.len > 0 ? psprintf("(%s)", buf.data) : NULL;
 }
 
-#define INSERT_KEYS                                         \
-	"INSERT INTO %s"                                        \
-	" (idempotency_key, stream_id, stream_seq, global_seq)" \
-	" SELECT headers ->> 'idempotency_key', r.stream_id,"   \
-	" r.stream_seq, r.global_seq FROM %s AS r WHERE %s AND" \
-	" octet_length(headers ->> 'idempotency_key') <= 1000"  \
-	" ORDER BY r.global_seq ON CONFLICT (idempotency_key) DO NOTHING"
+/* Insert the keys of rows r; of several events with one key the first has it.
+ */
+static void
+insert_keys(const Adoption *adoption, const char *rows, const char *condition,
+			ArrayType *streams)
+{
+	Oid	  types[1] = {UUIDARRAYOID};
+	Datum values[1];
 
-/* Make the idempotency keys of those streams; the first event has it. */
+	values[0] = PointerGetDatum(streams);
+	rf_query_once(
+		psprintf("INSERT INTO %s"
+				 " (idempotency_key, stream_id, stream_seq, global_seq)"
+				 " SELECT headers ->> 'idempotency_key', r.stream_id,"
+				 " r.stream_seq, r.global_seq FROM %s AS r WHERE %s AND"
+				 " octet_length(headers ->> 'idempotency_key') <= 1000"
+				 " ORDER BY r.global_seq"
+				 " ON CONFLICT (idempotency_key) DO NOTHING",
+				 staged(adoption, "rf_event_keys"), rows, condition),
+		streams == NULL ? 0 : 1, types, values, NULL);
+}
+
+/* Make the idempotency keys of those streams, or NULL of all. */
 static void
 fill_keys(const Adoption *adoption, ArrayType *streams)
 {
-	const Oid tables[] = {adoption->source.events, adoption->source.archive};
-	Oid		  types[1] = {UUIDARRAYOID};
-	Datum	  values[1];
+	char *rows = keyed_rows(&adoption->source);
 
-	values[0] = PointerGetDatum(streams);
-	for (int i = 0; i < lengthof(tables); i++)
-	{
-		if (has_keys(tables[i]))
-			rf_query_once(psprintf(INSERT_KEYS,
-								   staged(adoption, "rf_event_keys"),
-								   psprintf("ONLY %s",
-											rf_store_relation_name(tables[i])),
-								   of_streams(streams)),
-						  streams == NULL ? 0 : 1, types, values, NULL);
-	}
+	if (rows != NULL)
+		insert_keys(adoption, rows, of_streams(streams), streams);
 }
 
 /*
@@ -383,8 +478,10 @@ take_notes(const Adoption *adoption)
 
 /*
  * Raise heads by the events that were inserted, where they go on from the head
- * without a gap; numbers up to the head were there when it was made, and can't
- * have come twice.  The other streams are looked at as a whole.
+ * without a gap.  Numbers up to the head were all there when it was made, and
+ * none comes twice: not in one table, by its index, nor in both, since
+ * rf_source_check_noted() has looked.  The other streams are looked at as a
+ * whole.
  */
 static void
 raise_heads(const Adoption *adoption)
@@ -421,20 +518,14 @@ raise_heads(const Adoption *adoption)
 static void
 claim_keys(const Adoption *adoption)
 {
-	const Oid tables[] = {adoption->source.events, adoption->source.archive};
+	char *rows = keyed_rows(&adoption->source);
 
-	for (int i = 0; i < lengthof(tables); i++)
-	{
-		if (has_keys(tables[i]))
-			rf_query_once(
-				psprintf(INSERT_KEYS, staged(adoption, "rf_event_keys"),
-						 psprintf("%s AS t, LATERAL (SELECT * FROM ONLY %s"
-								  " WHERE global_seq = t.global_seq OFFSET 0)",
-								  staged(adoption, TAKEN),
-								  rf_store_relation_name(tables[i])),
-						 "t.kind = 'i'"),
-				0, NULL, NULL, NULL);
-	}
+	if (rows != NULL)
+		insert_keys(adoption,
+					psprintf("%s AS t, LATERAL (SELECT * FROM %s AS k"
+							 " WHERE k.global_seq = t.global_seq OFFSET 0)",
+							 staged(adoption, TAKEN), rows),
+					"t.kind = 'i'", NULL);
 }
 
 /* The streams of a kind of note, but for those of another; NULL: none. */
@@ -501,6 +592,7 @@ take_up_changes(const Adoption *adoption)
 
 	if (notes == 0)
 		return 0;
+	rf_source_check_noted(&adoption->source, staged(adoption, TAKEN));
 	raise_heads(adoption);
 	claim_keys(adoption);
 	streams = noted_streams(adoption, "c", "-");
@@ -595,8 +687,8 @@ take_manners(const Adoption *adoption, RfStore *store)
 		rf_model_take(source->events, store->events_archive, RF_MODEL_COLUMNS);
 	if (OidIsValid(source->streams))
 		rf_model_take(source->streams, store->streams,
-					  RF_MODEL_COLUMNS | RF_MODEL_INDEXES | RF_MODEL_TRIGGERS |
-						  RF_MODEL_COMMENTS);
+					  RF_MODEL_COLUMNS | RF_MODEL_CHECKS | RF_MODEL_INDEXES |
+						  RF_MODEL_TRIGGERS | RF_MODEL_COMMENTS);
 }
 
 /* Rights are those of the store that is there, else those of the source. */
@@ -622,13 +714,56 @@ take_rights(const Adoption *adoption, RfStore *store)
 	if (old != NULL)
 		rf_model_take(old->events_all, store->events_all, RF_MODEL_RIGHTS);
 	else
-		rf_model_run("SELECT format('GRANT SELECT ON %s TO %s', $2::regclass,"
-					 " CASE g.grantee WHEN 0 THEN 'PUBLIC'"
-					 " ELSE quote_ident(pg_get_userbyid(g.grantee)) END)"
-					 " FROM pg_class AS c, aclexplode(c.relacl) AS g"
-					 " WHERE c.oid = $1 AND g.privilege_type = 'SELECT'"
-					 " AND g.grantee <> c.relowner",
-					 source->events, store->events_all);
+		rf_model_take(source->events, store->events_all, RF_MODEL_READERS);
+	if (old == NULL && source->has_identity)
+		rf_model_take(source->events, store->sequence, RF_MODEL_DRAWERS);
+	rf_model_close(adoption->staging);
+}
+
+/* All of the source that is taken over, in a form that can be compared. */
+static char *
+state_of_source(const Adoption *adoption)
+{
+	Oid	  tables[RF_SOURCE_TABLES];
+	int	  count = rf_source_tables(&adoption->source, tables);
+	char *result = "";
+
+	for (int i = 0; i < count; i++)
+		result = psprintf("%s %s", result, rf_model_state(tables[i]));
+	if (OidIsValid(adoption->source.sequence))
+		result = psprintf("%s %s", result,
+						  rf_model_state(adoption->source.sequence));
+	return result;
+}
+
+/* The same of the store that is there, of which rights are taken over. */
+static char *
+state_of_target(const Adoption *adoption)
+{
+	RfStore *store = empty_store(adoption);
+
+	return store == NULL ?
+			   "" :
+			   psprintf("%s %s %s %s %s", rf_model_state(store->events),
+						rf_model_state(store->events_archive),
+						rf_model_state(store->events_all),
+						rf_model_state(store->streams),
+						rf_model_state(store->sequence));
+}
+
+/* What was altered since it was taken over would be lost. */
+static void
+require_unaltered(const Adoption *adoption, const char *before,
+				  const char *after)
+{
+	if (strcmp(before, after) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a table was altered while \"%s\" was being adopted",
+						adoption->name),
+				 errdetail("Columns, constraints, indexes, triggers, privileges"
+						   " and policies are taken over before the switch."),
+				 errhint("Call rf_adopt() again.")));
 }
 
 /* Look the source through, and prepare the store for it. */
@@ -640,8 +775,13 @@ prepare(void *arg)
 	RfScope	  scope;
 
 	begin_scope(adoption, &scope);
+	hold_source(adoption);
 	rf_source_check_rows(&adoption->source, NULL);
 	RF_WAIT_POINT("adopt_checked");
+	adoption->source_state = MemoryContextStrdup(adoption->context,
+												 state_of_source(adoption));
+	adoption->target_state = MemoryContextStrdup(adoption->context,
+												 state_of_target(adoption));
 	rf_install_create_store(adoption->staging, NULL, "single");
 	store = rf_store_in(adoption->staging, false);
 	take_manners(adoption, store);
@@ -669,6 +809,7 @@ catch_up(void *arg)
 	RfScope	  scope;
 
 	begin_scope(adoption, &scope);
+	hold_source(adoption);
 	adoption->changes = take_up_changes(adoption);
 	rf_query_end(&scope);
 }
@@ -714,7 +855,8 @@ require_free_names(const Adoption *adoption)
 
 		if (OidIsValid(relid) && relid != source->events &&
 			relid != source->archive && relid != source->streams &&
-			relid != source->sequence && empty_store(adoption) == NULL)
+			(relid != source->sequence || !source->owns_sequence) &&
+			empty_store(adoption) == NULL)
 			refuse_name(adoption, names[i]);
 	}
 }
@@ -745,6 +887,8 @@ clear_target(Adoption *adoption)
 	rf_lock_table(&limit, store->events, AccessExclusiveLock);
 	rf_lock_table(&limit, store->events_archive, AccessExclusiveLock);
 	rf_lock_table(&limit, store->streams, AccessExclusiveLock);
+	require_unaltered(adoption, adoption->target_state,
+					  state_of_target(adoption));
 	if (rf_query_once(psprintf("SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS e"
 							   " UNION ALL SELECT 1 FROM"
 							   " (SELECT FROM %s LIMIT 1) AS s",
@@ -762,6 +906,12 @@ clear_target(Adoption *adoption)
 	rf_query_ddl("INSERT INTO %s SELECT * FROM %s",
 				 staged(adoption, "rf_archive_policies"),
 				 rf_store_relation_name(store->policies));
+	if (OidIsValid(adoption->source.archive))
+		adoption->was_partitioned =
+			rf_query_once(psprintf("UPDATE %s SET backend = 'dual_table'"
+								   " WHERE backend <> 'dual_table'",
+								   staged(adoption, "rf_archive_config")),
+						  0, NULL, NULL, NULL) > 0;
 	drop_tables(store);
 }
 
@@ -879,7 +1029,7 @@ carry_numbers_on(Adoption *adoption)
 		rf_query_ddl("ALTER TABLE %s ALTER COLUMN global_seq DROP IDENTITY"
 					 " IF EXISTS, ALTER COLUMN global_seq DROP DEFAULT",
 					 rf_store_relation_name(source->archive));
-	if (OidIsValid(source->sequence) && get_rel_name(source->sequence) != NULL)
+	if (source->owns_sequence && get_rel_name(source->sequence) != NULL)
 		step_aside(adoption, source->sequence, "SEQUENCE",
 				   "events_adopted_global_seq_seq");
 }
@@ -898,7 +1048,7 @@ make_room(const Adoption *adoption)
 	if (OidIsValid(source->streams))
 		rf_query_ddl("DROP TABLE %s", rf_store_relation_name(source->streams));
 	rf_model_run("SELECT format('ALTER INDEX %s RENAME TO %I',"
-				 " x.oid::regclass, x.relname || '_adopted')"
+				 " x.oid::regclass, 'rf_adopted_' || x.oid)"
 				 " FROM pg_index AS i JOIN pg_class AS x"
 				 " ON x.oid = i.indexrelid WHERE i.indrelid IN ($1, $2)",
 				 source->events, source->archive);
@@ -1033,6 +1183,7 @@ switch_over(void *arg)
 	TimestampTz locked_at;
 
 	begin_scope(adoption, &scope);
+	hold_source(adoption);
 	require_free_names(adoption);
 	clear_target(adoption);
 	keep_records(adoption);
@@ -1043,7 +1194,10 @@ switch_over(void *arg)
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, AccessExclusiveLock);
 	locked_at = GetCurrentTimestamp();
-	(void) take_up_changes(adoption);
+	require_unaltered(adoption, adoption->source_state,
+					  state_of_source(adoption));
+	while (take_up_changes(adoption) > 0)
+		;
 	carry_numbers_on(adoption);
 	make_room(adoption);
 	bring_in(adoption);
@@ -1089,12 +1243,14 @@ carried_columns(Oid root)
 	return rf_store_column_list(root, "bucket_month", "retention_class");
 }
 
+/*
+ * A batch: up to where it goes, how many rows went and came, and the checksums
+ * of both.
+ */
 static char *
-batch_statement(const RfStore *store, Oid root, Oid parent, Oid leaf,
-				const char *class)
+batch_statement(Oid root, Oid parent, Oid leaf, const char *class)
 {
 	char	   *columns = carried_columns(root);
-	char	   *summed = carried_columns(store->events);
 	const char *name = rf_store_relation_name(leaf);
 
 	return rf_query_format(
@@ -1107,19 +1263,39 @@ batch_statement(const RfStore *store, Oid root, Oid parent, Oid leaf,
 		" SELECT %s, date_trunc('month', created_at AT TIME ZONE 'UTC')::date,"
 		" %L FROM gone RETURNING %s)"
 		" SELECT (SELECT upper FROM top), (SELECT count(*) FROM gone),"
-		" (SELECT count(*) FROM come), (SELECT " CHECKSUM " FROM come AS e)",
+		" (SELECT count(*) FROM come), (SELECT " CHECKSUM " FROM gone AS e),"
+		" (SELECT " CHECKSUM " FROM come AS e)",
 		name, name, columns, rf_store_relation_name(parent), columns, columns,
-		class, summed);
+		class, columns);
+}
+
+/* What came has to be what went; the row of the last query tells. */
+static void
+prove_batch(Oid leaf, int64 events)
+{
+	char *gone = TextDatumGetCString(rf_query_must(0, 4));
+	char *come = TextDatumGetCString(rf_query_must(0, 5));
+
+	rf_partition_require_moved(events, DatumGetInt64(rf_query_must(0, 3)),
+							   leaf);
+	if (strcmp(gone, come) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("events of \"%s\" would change on their way",
+						get_rel_name(leaf)),
+				 errdetail("Their checksum is %s, that of what would come to"
+						   " the months %s.",
+						   gone, come),
+				 errhint("Nothing of this batch was carried; report this.")));
 }
 
 static void
-note_batch(RfStore *store, int64 events, const char *checksum,
-		   TimestampTz started_at)
+note_batch(RfStore *store, int64 events, TimestampTz started_at)
 {
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("adopt batch");
 
 	entry.events = events;
-	entry.detail = checksum;
+	entry.detail = TextDatumGetCString(rf_query_must(0, 5));
 	entry.started_at = started_at;
 	rf_ledger_write(store, &entry);
 }
@@ -1147,17 +1323,16 @@ carry_batch(Adoption *adoption, RfTier tier, int64 *after)
 	rf_query_fix_text();
 	values[0] = Int64GetDatum(*after);
 	values[1] = Int32GetDatum(CARRY_BATCH);
-	plan = rf_query_prepare(batch_statement(store, root, parent, leaf,
+	plan = rf_query_prepare(batch_statement(root, parent, leaf,
 											tier == RF_HOT ? "hot" : "cold"),
 							2, types);
 	rf_query_run_untriggered(plan, values, NULL);
 	gone = DatumGetInt64(rf_query_must(0, 2));
-	rf_partition_require_moved(gone, DatumGetInt64(rf_query_must(0, 3)), leaf);
+	prove_batch(leaf, gone);
 	if (gone > 0)
 	{
 		*after = DatumGetInt64(rf_query_must(0, 1));
-		note_batch(store, gone, TextDatumGetCString(rf_query_must(0, 4)),
-				   started_at);
+		note_batch(store, gone, started_at);
 	}
 	rf_query_forget(plan);
 	rf_query_end(&scope);
@@ -1186,25 +1361,6 @@ carry(Adoption *adoption, RfTier tier)
  * Counting, and finishing
  */
 
-/* Count and checksum of what is in the source. */
-static void
-sum_up_source(const Adoption *adoption, RfStore *store, int64 *events,
-			  char **checksum)
-{
-	const char *columns;
-	RfSource	source = {.events = rf_store_adopted_leaf(store->events_hot),
-						  .archive = rf_store_adopted_leaf(store->events_archive)};
-
-	rf_query_fix_text();
-	columns = carried_columns(store->events);
-	rf_query_once(psprintf("SELECT count(*), " CHECKSUM " FROM %s AS e",
-						   rf_source_rows(&source, columns)),
-				  0, NULL, NULL, NULL);
-	*events = DatumGetInt64(rf_query_must(0, 1));
-	*checksum = MemoryContextStrdup(adoption->context,
-									TextDatumGetCString(rf_query_must(0, 2)));
-}
-
 /* What the ledger says of the adoption that is under way. */
 static bool
 read_ledger(Adoption *adoption)
@@ -1218,13 +1374,14 @@ read_ledger(Adoption *adoption)
 	rows = rf_query_once(
 		psprintf(
 			"SELECT substring(b.detail FROM 'global_seq ([0-9]+)$')::bigint,"
-			" c.events, c.detail, b.logged_at,"
+			" c.events, b.logged_at,"
 			" (SELECT coalesce(sum(n.events), 0)::bigint FROM %s AS n"
 			" WHERE n.log_id > b.log_id AND n.action = 'adopt batch'),"
 			" substring(b.detail FROM '^(.*), up to global_seq')"
 			" FROM %s AS b LEFT JOIN %s AS c ON c.log_id > b.log_id"
 			" AND c.action = 'adopt counted'"
-			" WHERE b.action = 'adopt begun' ORDER BY b.log_id DESC LIMIT 1",
+			" WHERE b.action = 'adopt begun'"
+			" ORDER BY b.log_id DESC, c.log_id DESC LIMIT 1",
 			rf_store_relation_name(store->log),
 			rf_store_relation_name(store->log),
 			rf_store_relation_name(store->log)),
@@ -1237,19 +1394,14 @@ read_ledger(Adoption *adoption)
 					store->schema),
 			 errhint("Restore \"rf_archive_log\".")));
 	adoption->boundary = DatumGetInt64(rf_query_must(0, 1));
-	adoption->started_at = DatumGetTimestampTz(rf_query_must(0, 4));
-	adoption->carried = DatumGetInt64(rf_query_must(0, 5));
+	adoption->started_at = DatumGetTimestampTz(rf_query_must(0, 3));
+	adoption->carried = DatumGetInt64(rf_query_must(0, 4));
 	adoption->name = MemoryContextStrdup(adoption->context,
 										 TextDatumGetCString(
-											 rf_query_must(0, 6)));
+											 rf_query_must(0, 5)));
 	counted = !rf_query_null(0, 2);
 	if (counted)
-	{
 		adoption->events = DatumGetInt64(rf_query_must(0, 2));
-		adoption->checksum = MemoryContextStrdup(adoption->context,
-												 TextDatumGetCString(
-													 rf_query_must(0, 3)));
-	}
 	rf_query_end(&scope);
 	return counted;
 }
@@ -1259,6 +1411,7 @@ static void
 count_source(Adoption *adoption)
 {
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("adopt counted");
+	RfSource	  source = {0};
 	RfStore		 *store;
 	RfScope		  scope;
 
@@ -1266,26 +1419,30 @@ count_source(Adoption *adoption)
 	if (!read_ledger(adoption))
 	{
 		store = rf_store_in(adoption->target, false);
+		source.events = rf_store_adopted_leaf(store->events_hot);
+		source.archive = rf_store_adopted_leaf(store->events_archive);
 		entry.started_at = GetCurrentTimestamp();
 		begin_scope(adoption, &scope);
-		sum_up_source(adoption, store, &adoption->events, &adoption->checksum);
+		adoption->events = ask_number(psprintf("SELECT count(*) FROM %s AS e",
+											   rf_source_rows(&source, "")));
 		entry.events = adoption->events;
-		entry.detail = adoption->checksum;
 		rf_ledger_write(store, &entry);
 		rf_query_end(&scope);
 	}
 	end_step(adoption);
 }
 
-/* What came to the months has to be what was in the source. */
+/*
+ * As many events have to have come to the months as were in the source; that
+ * each came as it was, each batch has proven.
+ */
 static void
-prove(const Adoption *adoption)
+prove(Adoption *adoption)
 {
 	RfStore	   *store = rf_store_in(adoption->target, false);
 	const char *log = rf_store_relation_name(store->log);
 	RfScope		scope;
 	int64		events;
-	char	   *checksum;
 
 	begin_scope(adoption, &scope);
 	rf_query_once(
@@ -1296,18 +1453,23 @@ prove(const Adoption *adoption)
 				 log, log),
 		0, NULL, NULL, NULL);
 	events = DatumGetInt64(rf_query_must(0, 1));
-	checksum = TextDatumGetCString(rf_query_must(0, 2));
-	if (events != adoption->events || strcmp(checksum, adoption->checksum) != 0)
+	adoption->checksum = MemoryContextStrdup(adoption->context,
+											 TextDatumGetCString(
+												 rf_query_must(0, 2)));
+	if (events != adoption->events)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("the store does not hold what was adopted"),
-			 errdetail(
-				 "The source held " INT64_FORMAT
-				 " events with checksum %s, to the months came " INT64_FORMAT
-				 " with checksum %s.",
-				 adoption->events, adoption->checksum, events, checksum),
-			 errhint("Keep the store as it is, and report this.")));
+			 errdetail("The source held " INT64_FORMAT
+					   " events, to the months came " INT64_FORMAT ".",
+					   adoption->events, events),
+			 errhint(
+				 "Find out who changed \"%s\" itself. To go on with"
+				 " what there is, run: INSERT INTO %s (actor, action, events)"
+				 " VALUES (current_user, 'adopt counted', " INT64_FORMAT
+				 "); and call rf_adopt() again.",
+				 adoption->name, log, events)));
 	rf_query_end(&scope);
 }
 
@@ -1444,6 +1606,26 @@ complete(Adoption *adoption)
  * Beginning
  */
 
+/*
+ * An error is on its way to the caller, who may have cancelled, so this does
+ * not wait for long.
+ */
+static void
+clean_up_once(Adoption *adoption)
+{
+	ErrorData *error;
+
+	if (!rf_query_attempt(clean_up, adoption, RF_ANY_ERROR, &error))
+		ereport(WARNING,
+				(errmsg("could not take away what rf_adopt() has made: %s",
+						error->message),
+				 errdetail("Triggers on \"%s\" note what changes, in schema"
+						   " \"%s\".",
+						   adoption->name, adoption->staging_name),
+				 errhint("Call rf_adopt() again, which takes them away"
+						 " first.")));
+}
+
 /* Do a part of the beginning; when it fails, leave nothing behind. */
 static void
 attempt(Adoption *adoption, void (*work)(void *arg))
@@ -1456,7 +1638,7 @@ attempt(Adoption *adoption, void (*work)(void *arg))
 	MemoryContextSwitchTo(adoption->context);
 	done = rf_query_attempt(work, adoption, RF_ANY_ERROR, &error);
 	if (!done)
-		rf_lock_retry(clean_up, adoption);
+		clean_up_once(adoption);
 	end_step(adoption);
 	if (!done)
 		ReThrowError(error);
@@ -1473,6 +1655,11 @@ begin_adoption(Adoption *adoption)
 	for (int i = 0; i < MAX_ROUNDS && adoption->changes >= FEW_CHANGES; i++)
 		attempt(adoption, catch_up);
 	attempt(adoption, switch_with_retry);
+	if (adoption->was_partitioned)
+		ereport(WARNING, (errmsg("cold events are kept in \"events_archive\""),
+						  errdetail("The source had a table of that name."),
+						  errhint("Run rf_archive_set_backend('partitioned')"
+								  " afterwards.")));
 	RF_WAIT_POINT("adopt_switched");
 }
 
