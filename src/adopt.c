@@ -1300,6 +1300,25 @@ note_batch(RfStore *store, int64 events, TimestampTz started_at)
 	rf_ledger_write(store, &entry);
 }
 
+static bool
+holds_more(Oid leaf, int64 after)
+{
+	Oid		types[1] = {INT8OID};
+	Datum	values[1];
+	RfScope scope;
+	bool	result;
+
+	values[0] = Int64GetDatum(after);
+	rf_query_begin(&scope, InvalidOid, 0);
+	result = rf_query_once(psprintf("SELECT 1 FROM ONLY %s WHERE"
+									" global_seq > $1 ORDER BY global_seq"
+									" LIMIT 1",
+									rf_store_relation_name(leaf)),
+						   1, types, values, NULL) > 0;
+	rf_query_end(&scope);
+	return result;
+}
+
 /* Carry a batch of a leaf from *after on; false: it is empty. */
 static bool
 carry_batch(Adoption *adoption, RfTier tier, int64 *after)
@@ -1315,7 +1334,7 @@ carry_batch(Adoption *adoption, RfTier tier, int64 *after)
 	int64		gone;
 	RfScope		scope;
 
-	if (!OidIsValid(leaf))
+	if (!OidIsValid(leaf) || !holds_more(leaf, *after))
 		return false;
 	rf_partition_require_silent(leaf, false);
 	rf_partition_require_silent(parent, true);
@@ -1511,17 +1530,42 @@ wait_until_unseen(Adoption *adoption, RfTier tier)
 }
 
 /*
- * Nobody writes to the source, but its owner could.  All of its pages are read,
- * so this comes before the locks on the roots, under one that lets readers
- * through.
+ * Nobody writes to the emptied source, but who fires no triggers could: so ours
+ * fires always from now on.
  */
 static void
-require_empty(const RfLockLimit *limit, Oid leaf)
+close_source(void *arg)
 {
-	if (!OidIsValid(leaf))
-		return;
-	rf_lock_table(limit, leaf, ShareLock);
-	if (rf_query_once(psprintf("SELECT 1 FROM ONLY %s LIMIT 1",
+	Adoption   *adoption = arg;
+	RfStore	   *store = rf_store_in(adoption->target, false);
+	const Oid	leaves[] = {rf_store_adopted_leaf(store->events_hot),
+							rf_store_adopted_leaf(store->events_archive)};
+	RfLockLimit limit;
+	RfScope		scope;
+
+	begin_scope(adoption, &scope);
+	rf_lock_begin(&limit);
+	for (int i = 0; i < lengthof(leaves); i++)
+	{
+		if (!OidIsValid(leaves[i]))
+			continue;
+		rf_lock_table(&limit, leaves[i], ShareRowExclusiveLock);
+		rf_query_ddl("ALTER TABLE %s"
+					 " ENABLE ALWAYS TRIGGER rf_events_append_only",
+					 rf_store_relation_name(leaves[i]));
+	}
+	rf_query_end(&scope);
+}
+
+/*
+ * All of its pages are read, so this comes before the locks on the roots, and
+ * under none that others would wait for: they come from the root.
+ */
+static void
+require_empty(Oid leaf)
+{
+	if (OidIsValid(leaf) &&
+		rf_query_once(psprintf("SELECT 1 FROM ONLY %s LIMIT 1",
 							   rf_store_relation_name(leaf)),
 					  0, NULL, NULL, NULL) > 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -1564,7 +1608,7 @@ finish(void *arg)
 	leaves[0] = rf_store_adopted_leaf(store->events_hot);
 	leaves[1] = rf_store_adopted_leaf(store->events_archive);
 	for (int i = 0; i < lengthof(leaves); i++)
-		require_empty(&limit, leaves[i]);
+		require_empty(leaves[i]);
 	streams = ask_number(psprintf("SELECT count(*) FROM %s",
 								  rf_store_relation_name(store->streams)));
 	rf_lock_begin(&limit);
@@ -1591,6 +1635,7 @@ complete(Adoption *adoption)
 	carry(adoption, RF_COLD);
 	begin_step(adoption);
 	prove(adoption);
+	rf_lock_retry(close_source, adoption);
 	end_step(adoption);
 	wait_until_unseen(adoption, RF_HOT);
 	wait_until_unseen(adoption, RF_COLD);

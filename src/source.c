@@ -303,7 +303,8 @@ rf_source_tables(const RfSource *source, Oid *tables)
 {
 	int count = 0;
 
-	tables[count++] = source->events;
+	if (OidIsValid(source->events))
+		tables[count++] = source->events;
 	if (OidIsValid(source->archive))
 		tables[count++] = source->archive;
 	if (OidIsValid(source->streams))

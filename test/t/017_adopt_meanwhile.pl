@@ -223,7 +223,7 @@ SQL
 	wait_until('the switch', sub { ask("SELECT count(*) FROM rf_stores WHERE schema = 'public'") > 0 });
 	wait_until('the adopter has counted', sub {
 		ask("SELECT count(*) FROM rf_archive_log WHERE action = 'adopt counted'") > 0 });
-	ask(event(6));
+	ask("SELECT rf_append($stream, 'late', '{}', created_at => '2024-03-01 00:00+00')");
 	is($old->query_safe("SELECT string_agg(stream_seq::text, ' ') FROM rf_read_stream($stream)"), '1 2 3 4 5',
 		'an older transaction reads a stream');
 	is($old->query_safe("SELECT count(*) FROM rf_read_stream(md5('none')::uuid)"), '0', 'or none');
@@ -231,6 +231,27 @@ SQL
 	$old->quit;
 	is((finish_psql($adopter))[0], 0, 'adoption ends after it');
 	check_adopted($before, 'an older transaction');
+}
+
+# Who changes events, though he may not, comes from the root, and does not wait below it.
+{
+	my $before = make_plain(50);
+	my $holder = hold_point($node, 'adopt_counted');
+	my $adopter = start_psql($node, "CALL rf_adopt('events');", 'adopter');
+	wait_at_point($node, 'adopt_counted', 'adopter', $adopter);
+	my $writer = $node->background_psql('postgres');
+	$writer->query_safe("SET lock_timeout = '2s'; BEGIN; LOCK TABLE ONLY events IN ROW EXCLUSIVE MODE");
+	release_point($holder);
+	wait_until('the adopter wants the root', sub {
+		ask("SELECT count(*) FROM pg_locks WHERE relation = 'events'::regclass AND mode = 'AccessExclusiveLock'") > 0 });
+	$writer->query_safe('LOCK TABLE ONLY events_adopted IN ROW EXCLUSIVE MODE');
+	like(($node->psql('postgres', "SET session_replication_role = replica; DELETE FROM ONLY events_adopted"))[2],
+		qr/append-only/, 'nobody writes to the emptied source');
+	$writer->query_safe('COMMIT');
+	$writer->quit;
+	my ($status, undef, $messages) = finish_psql($adopter);
+	is($status, 0, 'adoption ends beside a writer') or diag($messages);
+	check_adopted($before, 'beside a writer');
 }
 
 # Who writes to a leaf by itself, as subscribers do, has ended before it is copied.
