@@ -203,9 +203,21 @@ prove(const Sum *before, const Sum *after)
 static void
 require_unused(const RfStore *store)
 {
+	const Oid parents[] = {store->events_hot, store->events_cold,
+						   store->events_archive};
+
 	rf_source_check_use(store->events, store->events_all);
-	rf_source_check_use(store->events_archive, store->events_all);
 	rf_source_check_use(store->events_all, store->events_all);
+	for (int i = 0; i < lengthof(parents); i++)
+	{
+		List	 *leaves = rf_partition_list(parents[i]);
+		ListCell *cell;
+
+		rf_source_check_use(parents[i], store->events_all);
+		foreach(cell, leaves)
+			rf_source_check_use(((RfPartition *) lfirst(cell))->relid,
+								InvalidOid);
+	}
 }
 
 /* The tables of the store go, and those that were filled take their names. */
