@@ -25,6 +25,18 @@ GRANT SELECT ON TABLE rf_stores TO pg_database_owner;
 
 SELECT pg_catalog.pg_extension_config_dump('rf_stores', '');
 
+-- which policies may act in which database; a dump leaves the rows out
+CREATE TABLE rf_armed (
+	schema name NOT NULL,
+	policy text NOT NULL,
+	database oid NOT NULL,
+	CONSTRAINT rf_armed_pkey PRIMARY KEY (schema, policy)
+);
+
+COMMENT ON TABLE rf_armed IS 'Policies that act, and the database where they were set';
+
+REVOKE ALL ON TABLE rf_armed FROM PUBLIC;
+
 -- install
 
 CREATE FUNCTION rf_create_default_store ()
@@ -105,6 +117,14 @@ AS 'MODULE_PATHNAME', 'rf_config_changed';
 
 COMMENT ON FUNCTION rf_config_changed () IS
 	'makes sessions read rf_archive_config again';
+
+CREATE FUNCTION rf_policies_changed ()
+RETURNS trigger
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'rf_policies_changed';
+
+COMMENT ON FUNCTION rf_policies_changed () IS
+	'makes the launcher look at rf_archive_policies again';
 
 -- append
 
@@ -385,6 +405,140 @@ COMMENT ON FUNCTION rf_archive_set_backend (text, text) IS
 	'choose where cold events are kept: dual_table or partitioned';
 
 REVOKE EXECUTE ON FUNCTION rf_archive_set_backend (text, text) FROM PUBLIC;
+
+-- policy
+
+CREATE FUNCTION rf_policy_set (
+	name text,
+	older_than interval,
+	every interval DEFAULT '1 hour',
+	batch_size integer DEFAULT NULL,
+	window_start time DEFAULT NULL,
+	window_end time DEFAULT NULL,
+	time_zone text DEFAULT 'UTC',
+	only_archived boolean DEFAULT false,
+	premake integer DEFAULT 3,
+	max_runtime interval DEFAULT '1 hour',
+	max_replica_lag interval DEFAULT NULL,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_policy_set';
+
+COMMENT ON FUNCTION rf_policy_set (text, interval, interval, integer, time, time, text, boolean, integer, interval, interval, text) IS
+	'have a worker archive events of an age, again and again';
+
+REVOKE EXECUTE ON FUNCTION rf_policy_set (text, interval, interval, integer, time, time, text, boolean, integer, interval, interval, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_policy_remove (
+	name text,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_policy_remove';
+
+COMMENT ON FUNCTION rf_policy_remove (text, text) IS
+	'remove a policy; a run of it stops';
+
+REVOKE EXECUTE ON FUNCTION rf_policy_remove (text, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_policy_pause (
+	name text,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_policy_pause';
+
+COMMENT ON FUNCTION rf_policy_pause (text, text) IS
+	'keep a policy from running; a run of it stops';
+
+REVOKE EXECUTE ON FUNCTION rf_policy_pause (text, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_policy_resume (
+	name text,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_policy_resume';
+
+COMMENT ON FUNCTION rf_policy_resume (text, text) IS
+	'let a policy run again, and forget its failures';
+
+REVOKE EXECUTE ON FUNCTION rf_policy_resume (text, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_policy_run (
+	name text,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_policy_run';
+
+COMMENT ON FUNCTION rf_policy_run (text, text) IS
+	'have a worker run a policy now';
+
+REVOKE EXECUTE ON FUNCTION rf_policy_run (text, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_policy_arm (
+	tenant text DEFAULT NULL)
+RETURNS integer
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_policy_arm';
+
+COMMENT ON FUNCTION rf_policy_arm (text) IS
+	'let the policies of a store act in this database; returns how many could not before';
+
+REVOKE EXECUTE ON FUNCTION rf_policy_arm (text) FROM PUBLIC;
+
+CREATE FUNCTION rf_policy_due (
+	now timestamptz,
+	tenant text DEFAULT NULL)
+RETURNS TABLE (schema name, policy text, due boolean, due_at timestamptz,
+	reason text)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_policy_due';
+
+COMMENT ON FUNCTION rf_policy_due (timestamptz, text) IS
+	'which policies are due at a time, and when each is due';
+
+-- launcher
+
+CREATE FUNCTION rf_worker_start ()
+RETURNS integer
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_worker_start';
+
+COMMENT ON FUNCTION rf_worker_start () IS
+	'start a launcher for this database, where the library is not preloaded; returns its process ID';
+
+REVOKE EXECUTE ON FUNCTION rf_worker_start () FROM PUBLIC;
+
+CREATE FUNCTION rf_worker_list ()
+RETURNS TABLE (schema name, policy text, state text, detail text,
+	failures integer, due_at timestamptz, pid integer, started_at timestamptz,
+	events bigint, expected bigint, events_per_second double precision,
+	time_left interval, batch_size integer, held_back_by text, last_error text,
+	last_error_at timestamptz)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_worker_list';
+
+COMMENT ON FUNCTION rf_worker_list () IS
+	'the rows of rf_worker_status';
+
+CREATE VIEW rf_worker_status AS SELECT * FROM rf_worker_list();
+
+COMMENT ON VIEW rf_worker_status IS
+	'Policies: what runs now, how far it is, what holds it back, what failed';
+
+GRANT SELECT ON rf_worker_status TO PUBLIC;
 
 -- partition
 

@@ -15,17 +15,23 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "replication/slot.h"
 #include "storage/bufmgr.h"
 #include "utils/acl.h"
+#include "utils/backend_status.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #if PG_VERSION_NUM < 150000
 #error "Rillflow needs PostgreSQL 15 or later"
@@ -193,6 +199,68 @@ rf_compat_snapshots_expire(void)
 #else
 	return false;
 #endif
+}
+
+/* A background worker can be a role that may not log in, from 17 on. */
+static inline bool
+rf_compat_worker_may_be(Oid roleid)
+{
+#if PG_VERSION_NUM >= 170000
+	return true;
+#else
+	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(roleid));
+	bool result = HeapTupleIsValid(tuple) &&
+				  ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+#endif
+}
+
+/* Connect a background worker to a database, as a role. */
+static inline void
+rf_compat_connect_worker(Oid database, Oid roleid)
+{
+#if PG_VERSION_NUM >= 170000
+	BackgroundWorkerInitializeConnectionByOid(database, roleid,
+											  BGWORKER_BYPASS_ROLELOGINCHECK);
+#else
+	BackgroundWorkerInitializeConnectionByOid(database, roleid, 0);
+#endif
+}
+
+/* Has the slot lost WAL that it needs? */
+static inline bool
+rf_compat_slot_is_lost(const ReplicationSlotPersistentData *slot)
+{
+#if PG_VERSION_NUM >= 160000
+	return slot->invalidated != RS_INVAL_NONE;
+#else
+	return !XLogRecPtrIsInvalid(slot->invalidated_at);
+#endif
+}
+
+/* The application_name of a process, empty when there is none. */
+static inline void
+rf_compat_application_name(int pid, char name[NAMEDATALEN])
+{
+	int count;
+
+	pgstat_clear_backend_activity_snapshot();
+	count = pgstat_fetch_stat_numbackends();
+	name[0] = '\0';
+	for (int i = 1; i <= count; i++)
+	{
+#if PG_VERSION_NUM >= 160000
+		LocalPgBackendStatus *status = pgstat_get_local_beentry_by_index(i);
+#else
+		LocalPgBackendStatus *status = pgstat_fetch_stat_local_beentry(i);
+#endif
+
+		if (status != NULL && status->backendStatus.st_procpid == pid)
+			snprintf(name, NAMEDATALEN, "%s", status->backendStatus.st_appname);
+	}
 }
 
 #endif /* RF_COMPAT_H */

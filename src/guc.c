@@ -16,8 +16,12 @@
 
 #include "guc.h"
 
-int rf_guc_batch_size = 500;
-int rf_guc_lock_timeout = 500;
+int	 rf_guc_batch_size = 500;
+int	 rf_guc_lock_timeout = 500;
+int	 rf_guc_naptime = 10;
+int	 rf_guc_max_workers = 2;
+bool rf_guc_worker = true;
+int	 rf_guc_log_min_duration = 0;
 
 void
 rf_guc_define(void)
@@ -32,5 +36,22 @@ rf_guc_define(void)
 		"Longest wait for locks on tables and for held streams.",
 		"Zero waits for ever.", &rf_guc_lock_timeout, 500, 0, INT_MAX,
 		PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("rillflow.naptime",
+							"Longest time that a launcher sleeps.", NULL,
+							&rf_guc_naptime, 10, 1, 3600, PGC_SIGHUP,
+							GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("rillflow.max_workers",
+							"Policies that run at the same time at most.", NULL,
+							&rf_guc_max_workers, 2, 1, RF_MAX_WORKERS,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("rillflow.worker",
+							 "Do policies run by themselves?", NULL,
+							 &rf_guc_worker, true, PGC_SIGHUP, 0, NULL, NULL,
+							 NULL);
+	DefineCustomIntVariable(
+		"rillflow.log_min_duration",
+		"Shortest run of a policy that is logged when it has moved events.",
+		"Zero logs all of them, -1 none.", &rf_guc_log_min_duration, 0, -1,
+		INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("rillflow");
 }

@@ -10,8 +10,12 @@
 
 #include "rillflow.h"
 
-extern int rf_guc_batch_size;
-extern int rf_guc_lock_timeout;
+extern int	rf_guc_batch_size;
+extern int	rf_guc_lock_timeout;
+extern int	rf_guc_naptime;
+extern int	rf_guc_max_workers;
+extern bool rf_guc_worker;
+extern int	rf_guc_log_min_duration;
 
 extern void rf_guc_define(void);
 

@@ -482,6 +482,9 @@ create_triggers(Oid namespace_id)
 	rf_query_ddl("ALTER TABLE %s ENABLE ALWAYS TRIGGER rf_config_changed,"
 				 " ENABLE ALWAYS TRIGGER rf_config_truncated",
 				 config);
+	create_trigger(psprintf("%s.rf_archive_policies", quoted),
+				   "rf_policies_changed",
+				   "AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE", "STATEMENT");
 }
 
 static void
@@ -500,6 +503,7 @@ rf_install_drop_triggers(const RfStore *store)
 										"rf_events_append_only",
 										"rf_config_changed",
 										"rf_config_truncated",
+										"rf_policies_changed",
 										NULL};
 	const Oid				 parents[] = {store->events_hot, store->events_cold,
 										  store->events_archive};
@@ -507,6 +511,7 @@ rf_install_drop_triggers(const RfStore *store)
 	drop_triggers_of(rf_store_relation_name(store->events), names);
 	drop_triggers_of(rf_store_relation_name(store->config), names);
 	drop_triggers_of(rf_store_relation_name(store->log), names);
+	drop_triggers_of(rf_store_relation_name(store->policies), names);
 	for (int i = 0; i < lengthof(parents); i++)
 	{
 		List	 *leaves = rf_partition_list(parents[i]);
@@ -942,7 +947,7 @@ release_members(Oid namespace_id)
 		" FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
 		" JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass"
 		" AND d.objid = c.oid AND d.deptype = 'e'"
-		" WHERE n.oid = $1 AND c.relname <> 'rf_stores' ORDER BY c.oid",
+		" WHERE n.oid = $1 AND c.relname NOT IN ('rf_stores', 'rf_armed', 'rf_worker_status') ORDER BY c.oid",
 		1, types, values, NULL);
 	commands = palloc(sizeof(char *) * rows);
 	for (uint64 i = 0; i < rows; i++)

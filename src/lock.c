@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "catalog/pg_database.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -53,6 +54,14 @@ rf_lock_pause(long ms)
 					 ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+}
+
+/* Until the scope ends, wait for no lock longer than that. */
+void
+rf_lock_limit_waits(int longest_ms)
+{
+	rf_query_limit_lock_waits(longest_ms);
+	rf_query_detect_deadlocks_after(Max(longest_ms / DEADLOCK_CHECKS, 1));
 }
 
 /* Begin to take the locks of an attempt. */
@@ -94,6 +103,23 @@ rf_lock_is_wanted(Oid relid)
 
 	table_close(rel, NoLock);
 	return result;
+}
+
+/*
+ * Does anybody lock the database, to drop, rename or copy it?  He waits some
+ * seconds for whoever is connected to it.
+ */
+bool
+rf_lock_database_is_wanted(Oid database)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, database, 0);
+	if (LockAcquire(&tag, RowExclusiveLock, false, true) ==
+		LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&tag, RowExclusiveLock, false);
+	return false;
 }
 
 /*

@@ -18,9 +18,11 @@ typedef struct RfLockLimit
 	TimestampTz deadline;
 } RfLockLimit;
 
+extern void rf_lock_limit_waits(int longest_ms);
 extern void rf_lock_begin(RfLockLimit *limit);
 extern void rf_lock_table(const RfLockLimit *limit, Oid relid, LOCKMODE mode);
 extern bool rf_lock_is_wanted(Oid relid);
+extern bool rf_lock_database_is_wanted(Oid database);
 extern void rf_lock_makers(const RfLockLimit *limit, Oid namespace_id);
 extern void rf_lock_retry(void (*work)(void *arg), void *arg);
 extern void rf_lock_pause(long ms);

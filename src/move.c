@@ -214,25 +214,60 @@ resolve_leaves(const RfStore *store, RfMoveCursor *cursor)
  * Closing
  */
 
+/* A stream as it was before an attempt at a step. */
+typedef struct RfMoveChange
+{
+	bool		 known; /* false: it was not */
+	RfMoveStream before;
+} RfMoveChange;
+
 /* Streams of one move; they live in the memory given. */
-HTAB *
+RfMoveStreams *
 rf_move_make_streams(MemoryContext context)
 {
-	HASHCTL ctl = {0};
+	RfMoveStreams *streams = MemoryContextAllocZero(context,
+													sizeof(RfMoveStreams));
+	HASHCTL		   ctl = {0};
 
 	ctl.keysize = UUID_LEN;
 	ctl.entrysize = sizeof(RfMoveStream);
 	ctl.hcxt = context;
-	return hash_create("Rillflow streams of a move", 256, &ctl,
-					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	streams->known = hash_create("Rillflow streams of a move", 256, &ctl,
+								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	streams->context = context;
+	return streams;
 }
 
-/* What is known of a stream, noted down if it is not yet. */
+static void
+note_change(RfMoveStreams *streams, RfMoveStream *stream, bool known)
+{
+	RfMoveChange *change;
+
+	if (streams->nchanges == streams->maxchanges)
+	{
+		int size = Max(streams->maxchanges * 2, 256);
+
+		streams->changes = streams->changes == NULL ?
+							   MemoryContextAlloc(streams->context,
+												  sizeof(RfMoveChange) * size) :
+							   repalloc(streams->changes,
+										sizeof(RfMoveChange) * size);
+		streams->maxchanges = size;
+	}
+	change = &streams->changes[streams->nchanges++];
+	change->known = known;
+	change->before = *stream;
+	stream->attempt = streams->attempt;
+}
+
+/*
+ * What is known of a stream, to be changed; noted down if it is not yet.
+ */
 RfMoveStream *
-rf_move_stream(HTAB *streams, const pg_uuid_t *id)
+rf_move_stream(RfMoveStreams *streams, const pg_uuid_t *id)
 {
 	bool		  found;
-	RfMoveStream *stream = hash_search(streams, id, HASH_ENTER, &found);
+	RfMoveStream *stream = hash_search(streams->known, id, HASH_ENTER, &found);
 
 	if (!found)
 	{
@@ -241,8 +276,41 @@ rf_move_stream(HTAB *streams, const pg_uuid_t *id)
 		stream->xmin = InvalidTransactionId;
 		ItemPointerSetInvalid(&stream->tid);
 		stream->touched = stream->undecided = false;
+		stream->attempt = 0;
 	}
+	if (stream->attempt != streams->attempt)
+		note_change(streams, stream, found);
 	return stream;
+}
+
+/* From here on changes can be undone, until the next attempt begins. */
+void
+rf_move_begin_attempt(RfMoveStreams *streams)
+{
+	streams->attempt++;
+	streams->nchanges = 0;
+}
+
+/*
+ * The transaction of the attempt is undone: what was taken in it is hot, and
+ * what was closed in it is open.  Who believed otherwise would close streams
+ * that have hot events.
+ */
+void
+rf_move_undo_attempt(RfMoveStreams *streams)
+{
+	for (int i = 0; i < streams->nchanges; i++)
+	{
+		RfMoveChange *change = &streams->changes[i];
+		void		 *id = &change->before.stream_id;
+
+		if (change->known)
+			*(RfMoveStream *) hash_search(streams->known, id, HASH_FIND,
+										  NULL) = change->before;
+		else
+			(void) hash_search(streams->known, id, HASH_REMOVE, NULL);
+	}
+	streams->nchanges = 0;
 }
 
 /* Streams that a batch touched, sorted. */
@@ -362,7 +430,7 @@ compare_touched(const void *a, const void *b)
 /* In order of id, which is the order of the indexes, too. */
 static void
 sort_streams(RfStore *store, RfTouched *touched, int count, DateADT upper,
-			 HTAB *streams, Sorted *sorted)
+			 RfMoveStreams *streams, Sorted *sorted)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	Sight	 sight = {.upper = upper, .layout = store->layout};
@@ -389,7 +457,8 @@ sort_streams(RfStore *store, RfTouched *touched, int count, DateADT upper,
  * may be about to be reactivated, or have been; these are looked at again.
  */
 static void
-lock_archived_streams(RfStore *store, const Sorted *sorted, HTAB *streams)
+lock_archived_streams(RfStore *store, const Sorted *sorted,
+					  RfMoveStreams *streams)
 {
 	Datum value = PointerGetDatum(
 		rf_query_array(sorted->archived, sorted->narchived, UUIDOID));
@@ -419,7 +488,7 @@ log_closes(RfStore *store, const Sorted *sorted)
 
 /* Close what seems to be empty; what could not be closed is undecided. */
 static void
-close_sorted(RfStore *store, const Sorted *sorted, HTAB *streams)
+close_sorted(RfStore *store, const Sorted *sorted, RfMoveStreams *streams)
 {
 	RF_WAIT_POINT("close_before_lock");
 	rf_stream_close(store, sorted->empty, sorted->nempty);
@@ -440,7 +509,7 @@ close_sorted(RfStore *store, const Sorted *sorted, HTAB *streams)
  */
 static void
 close_empty(RfStore *store, RfTouched *touched, int count, DateADT upper,
-			HTAB *streams)
+			RfMoveStreams *streams)
 {
 	Sorted sorted;
 
@@ -470,7 +539,8 @@ streams_of_ids(const Datum *ids, int count)
  * lies.  Those that other transactions hold stay undecided.
  */
 void
-rf_move_close(RfStore *store, const Datum *ids, int count, HTAB *streams)
+rf_move_close(RfStore *store, const Datum *ids, int count,
+			  RfMoveStreams *streams)
 {
 	RfScope scope;
 
@@ -723,7 +793,7 @@ require_silent(const RfStore *store, const RfMoveCursor *cursor)
 
 static int64
 move_one_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
-			   HTAB *streams)
+			   RfMoveStreams *streams)
 {
 	TimestampTz started_at = GetCurrentTimestamp();
 	Outcome		outcome;
@@ -753,7 +823,7 @@ move_one_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
  */
 int64
 rf_move_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
-			  HTAB *streams)
+			  RfMoveStreams *streams)
 {
 	RfScope scope;
 	int64	events = 0;

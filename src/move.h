@@ -38,15 +38,30 @@ typedef struct RfMoveStream
 	int32			taken;	   /* numbers 1 to this were taken since then */
 	bool			touched;   /* were events of it moved? */
 	bool			undecided; /* to be looked at again when the move ends? */
+	uint32			attempt;   /* in which it was changed last */
 } RfMoveStream;
 
-extern HTAB			*rf_move_make_streams(MemoryContext context);
-extern RfMoveStream *rf_move_stream(HTAB *streams, const pg_uuid_t *id);
+/* The streams of a move; a step that is undone leaves them as they were. */
+typedef struct RfMoveStreams
+{
+	HTAB				*known;	  /* RfMoveStream */
+	uint32				 attempt; /* at a step; 0: none can be undone */
+	struct RfMoveChange *changes; /* of this attempt */
+	int					 nchanges;
+	int					 maxchanges;
+	MemoryContext		 context;
+} RfMoveStreams;
+
+extern RfMoveStreams *rf_move_make_streams(MemoryContext context);
+extern RfMoveStream	 *rf_move_stream(RfMoveStreams	 *streams,
+									 const pg_uuid_t *id);
+extern void			  rf_move_begin_attempt(RfMoveStreams *streams);
+extern void			  rf_move_undo_attempt(RfMoveStreams *streams);
 
 extern int64 rf_move_batch(RfStore *store, const RfMoveSpec *spec,
-						   RfMoveCursor *cursor, HTAB *streams);
+						   RfMoveCursor *cursor, RfMoveStreams *streams);
 extern void	 rf_move_close(RfStore *store, const Datum *ids, int count,
-						   HTAB *streams);
+						   RfMoveStreams *streams);
 extern void	 rf_move_leave_open(RfStore *store, ArrayType *streams);
 extern void	 rf_move_note_flips_closed(RfStore *store);
 

@@ -754,20 +754,26 @@ drop_month(RfStore *store, Oid parent, const RfPartition *leaf, bool force)
  * Draining a default partition
  */
 
-/* The months of the rows in a default partition, and how many rows they are. */
-static List *
-waiting_months(Oid default_leaf, int64 *events)
+/*
+ * The months of the rows that wait in the default partition of a tier; *events
+ * grows by how many rows they are.
+ */
+List *
+rf_partition_waiting(RfStore *store, RfTier tier, int64 *events)
 {
 	MemoryContext context = CurrentMemoryContext;
-	List		 *waiting = NIL;
-	RfScope		  scope;
-	uint64		  rows;
+	Oid		leaf = rf_partition_default_of(rf_store_tier_parent(store, tier));
+	List   *waiting = NIL;
+	RfScope scope;
+	uint64	rows;
 
-	rf_query_begin(&scope, InvalidOid, 0);
+	if (!OidIsValid(leaf))
+		return NIL;
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	rows = rf_query_once(
 		rf_query_format("SELECT bucket_month, count(*) FROM ONLY %s"
 						" GROUP BY 1 ORDER BY 1",
-						rf_store_relation_name(default_leaf)),
+						rf_store_relation_name(leaf)),
 		0, NULL, NULL, NULL);
 	for (uint64 i = 0; i < rows; i++)
 	{
@@ -789,24 +795,16 @@ waiting_months(Oid default_leaf, int64 *events)
 static int64
 drain_tier(RfStore *store, RfTier tier)
 {
-	Oid default_leaf = rf_partition_default_of(
-		rf_store_tier_parent(store, tier));
 	int64	  events = 0;
-	RfScope	  scope;
-	List	 *waiting;
+	List	 *waiting = rf_partition_waiting(store, tier, &events);
 	ListCell *cell;
 
-	if (!OidIsValid(default_leaf))
-		return 0;
-	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	waiting = waiting_months(default_leaf, &events);
 	foreach(cell, waiting)
 	{
 		CHECK_FOR_INTERRUPTS();
 		(void) rf_partition_create(rf_store_in(store->namespace_id, false),
 								   tier, lfirst_int(cell), NULL);
 	}
-	rf_query_end(&scope);
 	return events;
 }
 

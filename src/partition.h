@@ -53,20 +53,21 @@ extern Oid			rf_partition_receiving(Relation parent, DateADT month);
 extern RfPartition *rf_partition_find(Oid parent, DateADT month);
 extern bool			rf_partition_is_month(const RfPartition *leaf);
 extern bool			rf_partition_month_has_name(DateADT month);
-extern Oid	rf_partition_create(RfStore *store, RfTier tier, DateADT month,
-								const char *tablespace);
-extern void rf_partition_guard(const char *table);
-extern bool rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id,
-									  Snapshot snapshot);
-extern void rf_partition_begin_search(RfSearch *search, Oid parent,
-									  Snapshot snapshot);
-extern bool rf_partition_search(RfSearch *search, const pg_uuid_t *id,
-								int32 highest, TimestampTz first,
-								TimestampTz last);
-extern void rf_partition_end_search(RfSearch *search);
-extern bool rf_partition_is_seen(Oid relid);
-extern void rf_partition_require_silent(Oid relid, bool is_target);
-extern void rf_partition_require_all_silent(Oid parent);
-extern void rf_partition_require_moved(int64 gone, int64 come, Oid source);
+extern List *rf_partition_waiting(RfStore *store, RfTier tier, int64 *events);
+extern Oid	 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
+								 const char *tablespace);
+extern void	 rf_partition_guard(const char *table);
+extern bool	 rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id,
+									   Snapshot snapshot);
+extern void	 rf_partition_begin_search(RfSearch *search, Oid parent,
+									   Snapshot snapshot);
+extern bool	 rf_partition_search(RfSearch *search, const pg_uuid_t *id,
+								 int32 highest, TimestampTz first,
+								 TimestampTz last);
+extern void	 rf_partition_end_search(RfSearch *search);
+extern bool	 rf_partition_is_seen(Oid relid);
+extern void	 rf_partition_require_silent(Oid relid, bool is_target);
+extern void	 rf_partition_require_all_silent(Oid parent);
+extern void	 rf_partition_require_moved(int64 gone, int64 come, Oid source);
 
 #endif /* RF_PARTITION_H */

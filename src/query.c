@@ -24,6 +24,7 @@
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "storage/proc.h"
 #include "tcop/dest.h"
 #include "utils/array.h"
@@ -38,6 +39,9 @@
 #include "query.h"
 
 #define SAFE_SEARCH_PATH "pg_catalog, pg_temp"
+
+/* Does this process let no trigger wait? */
+static bool fires_at_once;
 
 static void
 set_locally(const char *name, const char *value)
@@ -171,6 +175,26 @@ void
 rf_query_commit(void)
 {
 	SPI_commit();
+	if (fires_at_once)
+		rf_query_fire_at_once();
+}
+
+/*
+ * From here on, deferred triggers of this transaction fire at the end of the
+ * statement, and so in the scope of it: when the transaction commits it is the
+ * user of the session who would call them.  For processes of our own, in each
+ * transaction; rf_query_commit() does it for the next one.
+ */
+void
+rf_query_fire_at_once(void)
+{
+	ConstraintsSetStmt *all = makeNode(ConstraintsSetStmt);
+
+	all->constraints = NIL;
+	all->deferred = false;
+	AfterTriggerSetState(all);
+	pfree(all);
+	fires_at_once = true;
 }
 
 RfPlan
@@ -236,9 +260,14 @@ rf_query_run_untriggered(RfPlan plan, const Datum *values, const char *nulls)
 static bool
 is_caught(int sqlstate, int caught_sqlstate)
 {
+	bool locked = caught_sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
+				  caught_sqlstate == RF_ANY_CONTENTION;
+
 	return sqlstate == caught_sqlstate || caught_sqlstate == RF_ANY_ERROR ||
-		   (caught_sqlstate == ERRCODE_LOCK_NOT_AVAILABLE &&
-			sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED);
+		   (locked && (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
+					   sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED)) ||
+		   (caught_sqlstate == RF_ANY_CONTENTION &&
+			sqlstate == ERRCODE_T_R_SERIALIZATION_FAILURE);
 }
 
 /*

@@ -15,8 +15,10 @@
 
 #define RF_MAX_ARGS 16
 
-/* for rf_query_attempt(): whatever happens is caught */
+/* for rf_query_attempt(): whatever happens is caught … */
 #define RF_ANY_ERROR 0
+/* … what others are the reason of: locks not to be had, and lost races */
+#define RF_ANY_CONTENTION (-1)
 
 typedef struct _SPI_plan *RfPlan;
 
@@ -39,6 +41,7 @@ extern void rf_query_require_read_committed(const char *what);
 extern void rf_query_connect_nonatomic(void);
 extern void rf_query_disconnect(void);
 extern void rf_query_commit(void);
+extern void rf_query_fire_at_once(void);
 
 /* kept plans */
 extern RfPlan rf_query_prepare(const char *sql, int nargs, const Oid *types);

@@ -25,6 +25,9 @@
 /* The highest number of events that one batch may hold. */
 #define RF_MAX_BATCH 100000
 
+/* The most policies that run at the same time. */
+#define RF_MAX_WORKERS 32
+
 /* Who archived a stream, and why, when a move emptied its hot part. */
 #define RF_CLOSED_BY "archive_move"
 #define RF_CLOSED_REASON "auto"

@@ -802,6 +802,26 @@ rf_store_is_registered(const char *schema)
 	return false;
 }
 
+/* The schemas of all stores, whole or broken, in order of their names. */
+List *
+rf_store_schemas(void)
+{
+	List	 *rows = registered_stores("*");
+	List	 *result = NIL;
+	ListCell *cell;
+
+	list_sort(rows, compare_schemas);
+	foreach(cell, rows)
+	{
+		Oid nsp = get_namespace_oid(((Registered *) lfirst(cell))->schema,
+									true);
+
+		if (OidIsValid(nsp))
+			result = lappend_oid(result, nsp);
+	}
+	return result;
+}
+
 /* The stores that a tenant argument names, the right to each checked. */
 List *
 rf_store_list(const char *tenant, RfRight right)

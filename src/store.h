@@ -119,6 +119,7 @@ extern RfStore *rf_store_in(Oid namespace_id, bool missing_ok);
 extern RfStore *rf_store_of_events(Relation events);
 extern Oid		rf_store_extension_schema(void);
 extern bool		rf_store_is_registered(const char *schema);
+extern List	   *rf_store_schemas(void);
 extern char	   *rf_store_schema_of_tenant(const char *tenant);
 extern void		rf_store_forget_all(void);
 

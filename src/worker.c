@@ -4,13 +4,18 @@
  *	  Moves as a whole: the loop over leaves and batches, and its commits.
  *
  * rf_archive_move() runs the loop in the caller's transaction,
- * rf_archive_run() commits after each batch.  Whatever has to be kept over a
- * commit lives in a memory context of the loop; the store is looked up again
- * in each transaction.
+ * rf_archive_run() and the runs of policies commit after each step.  Whatever
+ * has to be kept over a commit lives in a memory context of the loop; the store
+ * is looked up again in each transaction.
  *
- * rf_archive_run() makes the cold months that lack, each in a transaction of
+ * A loop that commits makes the cold months that lack, each in a transaction of
  * its own before the first batch that needs it.  rf_archive_move() makes none:
  * its locks would last as long as the caller's transaction.
+ *
+ * A loop with a throttle yields to others.  Each of its steps runs in a
+ * subtransaction and waits for no lock for long; where others stand in the way
+ * it is undone, with all that was noted down about it, and tried again in the
+ * next transaction.  What can't be had for long is left to the next run.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,6 +27,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
+#include "portability/instr_time.h"
 #include "tcop/tcopprot.h"
 #include "utils/array.h"
 #include "utils/backend_status.h"
@@ -41,6 +47,8 @@
 #include "plan.h"
 #include "query.h"
 #include "store.h"
+#include "throttle.h"
+#include "worker.h"
 
 /* How often a long move says how far it is. */
 #define PROGRESS_INTERVAL_MS 1000
@@ -60,6 +68,12 @@
  */
 #define HOLDERS_TIMEOUT_MS 1000
 
+/* How long a throttled loop waits for locks where it sets none. */
+#define LOCK_WAIT_MS 500
+
+/* How often we look whether replicas are where they should be. */
+#define REPLICA_INTERVAL_MS 500
+
 /* How many streams are closed in one transaction when a move ends. */
 #define CLOSE_BATCH 1000
 
@@ -72,22 +86,23 @@
 
 typedef struct MoveLoop
 {
-	MemoryContext	  context; /* lives as long as the loop */
-	MemoryContext	  step;	   /* emptied after each step */
-	Oid				  namespace_id;
-	RfStore			 *store; /* of this transaction */
-	const RfMoveSpec *spec;
-	bool			  commits; /* are we the owner of the transaction? */
-	TimestampTz		  started_at;
-	TimestampTz		  deadline; /* stop there; DT_NOEND: never */
-	TimestampTz		  reported_at;
-	bool			  out_of_time;
-	bool			  makes_months; /* as long as it gets the locks */
-	int64			  expected; /* about how many events there are to move */
-	int64			  events;
-	int32			  batches;
-	int32			  flips;
-	HTAB			 *streams; /* RfMoveStream */
+	MemoryContext  context; /* lives as long as the loop */
+	MemoryContext  step;	/* emptied after each step */
+	Oid			   namespace_id;
+	RfStore		  *store;	/* of this transaction */
+	RfMoveSpec	   spec;	/* of this step */
+	bool		   commits; /* are we the owner of the transaction? */
+	RfLoopControl  control;
+	TimestampTz	   started_at;
+	TimestampTz	   reported_at;
+	bool		   out_of_time;
+	bool		   stopped;		 /* by the owner */
+	bool		   makes_months; /* as long as it gets the locks */
+	RfProgress	   progress;
+	int64		   work_time; /* of the last step, in microseconds */
+	int64		   commit_time;
+	char		  *left_for; /* set: something was left because of that */
+	RfMoveStreams *streams;
 } MoveLoop;
 
 static int64
@@ -97,22 +112,55 @@ count_touched(MoveLoop *loop)
 	RfMoveStream   *stream;
 	int64			count = 0;
 
-	hash_seq_init(&status, loop->streams);
+	hash_seq_init(&status, loop->streams->known);
 	while ((stream = hash_seq_search(&status)) != NULL)
 		count += stream->touched ? 1 : 0;
 	return count;
 }
 
+/* Is there no time left, or does the owner want no more? */
+static bool
+is_over(MoveLoop *loop)
+{
+	if (!loop->out_of_time && GetCurrentTimestamp() >= loop->control.deadline)
+		loop->out_of_time = true;
+	return loop->out_of_time || loop->stopped;
+}
+
+static void
+set_held_back(RfProgress *progress, const char *by)
+{
+	snprintf(progress->held_back_by, RF_HELD_BACK_LEN, "%s", by);
+}
+
+/* Something is left to the next run. */
+static void
+leave(MoveLoop *loop, const char *held_back_by)
+{
+	if (loop->left_for == NULL)
+		loop->left_for = MemoryContextStrdup(loop->context, held_back_by);
+}
+
 /*
- * Transactions of the loop
+ * Steps: each is a transaction of a loop that commits
  */
+
+typedef void (*StepWork)(MoveLoop *loop, void *arg);
+
+typedef struct Step
+{
+	MoveLoop *loop;
+	StepWork  work;
+	void	 *arg;
+	int		  lock_wait; /* in milliseconds, where there is a throttle */
+} Step;
 
 static void
 begin_step(MoveLoop *loop)
 {
+	loop->store = NULL;
 	if (loop->commits)
 		PushActiveSnapshot(GetTransactionSnapshot());
-	loop->store = rf_store_in(loop->namespace_id, false);
 	MemoryContextSwitchTo(loop->step);
 }
 
@@ -129,6 +177,183 @@ end_step(MoveLoop *loop)
 	MemoryContextSwitchTo(loop->context);
 }
 
+static void
+work_on_store(Step *step)
+{
+	MoveLoop *loop = step->loop;
+
+	loop->store = rf_store_in(loop->namespace_id, false);
+	step->work(loop, step->arg);
+}
+
+static void
+work_within_limit(void *arg)
+{
+	Step   *step = arg;
+	RfScope scope;
+
+	rf_query_begin(&scope, InvalidOid, 0);
+	MemoryContextSwitchTo(step->loop->step);
+	rf_lock_limit_waits(step->lock_wait);
+	work_on_store(step);
+	rf_query_end(&scope);
+}
+
+/*
+ * Do the work of a step; with a throttle, false where others stand in the way,
+ * and all is as before.
+ */
+static bool
+attempt(Step *step, int *sqlstate)
+{
+	MoveLoop  *loop = step->loop;
+	RfProgress before = loop->progress;
+	ErrorData *error;
+
+	if (loop->control.throttle == NULL)
+	{
+		work_on_store(step);
+		return true;
+	}
+	rf_move_begin_attempt(loop->streams);
+	if (rf_query_attempt(work_within_limit, step, RF_ANY_CONTENTION, &error))
+		return true;
+	rf_move_undo_attempt(loop->streams);
+	loop->progress = before;
+	*sqlstate = error->sqlerrcode;
+	return false;
+}
+
+static void
+ask_owner(MoveLoop *loop, void *arg)
+{
+	const RfLoopControl *control = &loop->control;
+
+	if (!control->on_step(loop->store, &loop->progress, control->arg))
+		loop->stopped = true;
+}
+
+/*
+ * Tell the owner of the loop how far it is.  Where he can't write that down at
+ * once, the step is worth more than the note of it.
+ */
+static void
+tell_owner(MoveLoop *loop)
+{
+	RfThrottle *throttle = loop->control.throttle;
+	Step		step = {.loop = loop,
+						.work = ask_owner,
+						.lock_wait = RF_BATCH_LOCK_WAIT_MS};
+	int			sqlstate;
+
+	if (loop->control.on_step == NULL)
+		return;
+	loop->progress.batch_size = loop->spec.batch_size;
+	if (throttle != NULL)
+	{
+		loop->progress.batch_size = throttle->size;
+		set_held_back(&loop->progress, throttle->held_back_by);
+	}
+	(void) attempt(&step, &sqlstate);
+}
+
+static int64
+microseconds_since(instr_time *begin)
+{
+	instr_time now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	INSTR_TIME_SUBTRACT(now, *begin);
+	return INSTR_TIME_GET_MICROSEC(now);
+}
+
+/*
+ * Try a step once; false where others stand in the way.  *again tells whether
+ * it may be tried again.
+ */
+static bool
+try_step(Step *step, bool *again)
+{
+	MoveLoop   *loop = step->loop;
+	RfThrottle *throttle = loop->control.throttle;
+	instr_time	begin;
+	int			sqlstate;
+	bool		done;
+
+	INSTR_TIME_SET_CURRENT(begin);
+	if (throttle != NULL)
+		loop->spec.batch_size = throttle->size;
+	begin_step(loop);
+	done = attempt(step, &sqlstate);
+	if (!done)
+		*again = rf_throttle_refused(throttle, sqlstate);
+	tell_owner(loop);
+	loop->work_time = microseconds_since(&begin);
+	end_step(loop);
+	loop->commit_time = microseconds_since(&begin) - loop->work_time;
+	return done;
+}
+
+/*
+ * Do a step; with a throttle, until nobody stands in the way.  False where that
+ * would take too long: the next run has to take up what is left.
+ */
+static bool
+do_step_within(MoveLoop *loop, int lock_wait, StepWork work, void *arg)
+{
+	Step step = {.loop = loop,
+				 .work = work,
+				 .arg = arg,
+				 .lock_wait = lock_wait};
+	bool again;
+
+	while (!try_step(&step, &again))
+	{
+		if (!again || is_over(loop))
+		{
+			leave(loop, loop->control.throttle->held_back_by);
+			return false;
+		}
+		rf_lock_pause(loop->control.throttle->pause);
+	}
+	return true;
+}
+
+static bool
+do_step(MoveLoop *loop, StepWork work, void *arg)
+{
+	int lock_wait = rf_guc_lock_timeout > 0 ? rf_guc_lock_timeout :
+											  LOCK_WAIT_MS;
+
+	return do_step_within(loop, lock_wait, work, arg);
+}
+
+static void
+do_nothing(MoveLoop *loop, void *arg)
+{
+}
+
+/*
+ * As long as a replica is behind, do nothing but tell the owner, who may want
+ * us to stop.  No snapshot and no lock is held meanwhile.
+ */
+static void
+wait_for_replicas(MoveLoop *loop)
+{
+	Step step = {.loop = loop,
+				 .work = do_nothing,
+				 .lock_wait = RF_BATCH_LOCK_WAIT_MS};
+	bool again;
+
+	if (loop->control.throttle == NULL)
+		return;
+	while (!is_over(loop) && rf_throttle_is_behind(loop->control.throttle))
+	{
+		(void) try_step(&step, &again);
+		rf_lock_pause(REPLICA_INTERVAL_MS);
+	}
+}
+
 /*
  * Progress
  */
@@ -137,9 +362,10 @@ static void
 report_progress(MoveLoop *loop)
 {
 	TimestampTz now = GetCurrentTimestamp();
+	int64		events = loop->progress.events;
 	double		seconds = (now - loop->started_at) / 1000000.0;
-	double		rate = seconds > 0 ? loop->events / seconds : 0;
-	int64		left = Max(loop->expected - loop->events, 0);
+	double		rate = seconds > 0 ? events / seconds : 0;
+	int64		left = Max(loop->progress.expected - events, 0);
 	char	   *message;
 
 	if (!TimestampDifferenceExceeds(loop->reported_at, now,
@@ -148,19 +374,11 @@ report_progress(MoveLoop *loop)
 	loop->reported_at = now;
 	message = psprintf("moved " INT64_FORMAT " of about " INT64_FORMAT
 					   " events, %.0f a second, about %.0f s left",
-					   loop->events, loop->events + left, rate,
+					   events, events + left, rate,
 					   rate > 0 ? left / rate : 0.0);
 	ereport(NOTICE, (errmsg_internal("%s", message)));
 	pgstat_report_activity(STATE_RUNNING, psprintf("rf_archive: %s", message));
 	pfree(message);
-}
-
-static bool
-time_is_up(MoveLoop *loop)
-{
-	if (!loop->out_of_time && GetCurrentTimestamp() >= loop->deadline)
-		loop->out_of_time = true;
-	return loop->out_of_time;
 }
 
 /*
@@ -198,9 +416,9 @@ make_unless_locked(void *arg)
  * readers in peace from now on.
  */
 static void
-try_month(MoveLoop *loop, DateADT month)
+try_month(MoveLoop *loop, void *arg)
 {
-	MonthCall call = {.store = loop->store, .month = month};
+	MonthCall call = {.store = loop->store, .month = *(DateADT *) arg};
 
 	if (!rf_query_attempt(make_unless_locked, &call, ERRCODE_DUPLICATE_TABLE,
 						  &call.error))
@@ -216,6 +434,23 @@ try_month(MoveLoop *loop, DateADT month)
 		 errdetail_internal("%s", call.error->message)));
 }
 
+/* What is still to be asked of a leaf. */
+typedef struct LeafCall
+{
+	const RfPartition *source;
+	List			  *months; /* cold ones that it needs; NIL: no events */
+	RfMethod		   method;
+} LeafCall;
+
+static void
+plan_months(MoveLoop *loop, void *arg)
+{
+	LeafCall *call = arg;
+
+	MemoryContextSwitchTo(loop->context);
+	call->months = rf_plan_months(loop->store, &loop->spec, call->source);
+}
+
 /*
  * Make the cold months that the events of a leaf go to, where we may commit
  * right after: nobody should wait for a whole move to end.  False: the leaf
@@ -224,25 +459,20 @@ try_month(MoveLoop *loop, DateADT month)
 static bool
 prepare_months(MoveLoop *loop, const RfPartition *source)
 {
-	List	 *months;
+	LeafCall  call = {.source = source};
 	ListCell *cell;
 
-	begin_step(loop);
-	MemoryContextSwitchTo(loop->context);
-	months = rf_plan_months(loop->store, loop->spec, source);
-	end_step(loop);
-	foreach(cell, months)
+	if (!do_step(loop, plan_months, &call))
+		return false;
+	foreach(cell, call.months)
 	{
 		DateADT month = lfirst_int(cell);
 
 		CHECK_FOR_INTERRUPTS();
-		if (!loop->makes_months || !rf_partition_month_has_name(month))
-			continue;
-		begin_step(loop);
-		try_month(loop, month);
-		end_step(loop);
+		if (loop->makes_months && rf_partition_month_has_name(month))
+			(void) do_step(loop, try_month, &month);
 	}
-	return months != NIL;
+	return call.months != NIL;
 }
 
 static void
@@ -255,24 +485,56 @@ start_cursor(const RfPartition *source, RfMoveCursor *cursor)
 	cursor->upper = source->upper;
 }
 
+typedef struct BatchCall
+{
+	const RfMoveCursor *from;
+	RfMoveCursor		to;
+	int64				events;
+} BatchCall;
+
+static void
+move_batch(MoveLoop *loop, void *arg)
+{
+	BatchCall *call = arg;
+
+	call->to = *call->from;
+	call->events = rf_move_batch(loop->store, &loop->spec, &call->to,
+								 loop->streams);
+	loop->progress.events += call->events;
+	loop->progress.batches += call->events > 0 ? 1 : 0;
+}
+
+/* Move a batch; false where it has to be left. */
+static bool
+run_batch(MoveLoop *loop, RfMoveCursor *cursor)
+{
+	BatchCall call = {.from = cursor};
+
+	if (!do_step_within(loop, RF_BATCH_LOCK_WAIT_MS, move_batch, &call))
+		return false;
+	*cursor = call.to;
+	if (loop->control.throttle != NULL && call.events > 0)
+		rf_throttle_took(loop->control.throttle,
+						 call.events >= loop->spec.batch_size, loop->work_time,
+						 loop->commit_time);
+	return true;
+}
+
 static void
 run_batches(MoveLoop *loop, RfMoveCursor *cursor)
 {
 	cursor->after = 0;
 	cursor->exhausted = false;
-	while (!cursor->exhausted && !time_is_up(loop))
+	wait_for_replicas(loop);
+	while (!cursor->exhausted && !is_over(loop))
 	{
-		int64 events;
-
 		CHECK_FOR_INTERRUPTS();
-		begin_step(loop);
-		events = rf_move_batch(loop->store, loop->spec, cursor, loop->streams);
-		end_step(loop);
-		loop->events += events;
-		loop->batches += events > 0 ? 1 : 0;
+		if (!run_batch(loop, cursor))
+			break;
 		report_progress(loop);
-		if (loop->commits && loop->spec->only_archived)
+		if (loop->commits && loop->spec.only_archived)
 			rf_lock_pause(FAIRNESS_PAUSE_MS);
+		wait_for_replicas(loop);
 	}
 }
 
@@ -286,11 +548,17 @@ wait_for_holders(MoveLoop *loop, TimestampTz since)
 	int longest = rf_guc_lock_timeout > 0 ? rf_guc_lock_timeout :
 											HOLDERS_TIMEOUT_MS;
 
-	if (time_is_up(loop) ||
+	if (is_over(loop) ||
 		TimestampDifferenceExceeds(since, GetCurrentTimestamp(), longest))
 		return false;
 	rf_lock_pause(RETRY_INTERVAL_MS);
 	return true;
+}
+
+static void
+forget_plans(MoveLoop *loop, void *arg)
+{
+	rf_store_forget_plans(loop->store, *(const Oid *) arg);
 }
 
 /* Move what is due out of one leaf; streams that others hold come last. */
@@ -311,13 +579,14 @@ move_leaf(MoveLoop *loop, const RfPartition *source)
 		run_batches(loop, &cursor);
 	}
 	if (cursor.skipped)
+	{
+		leave(loop, "locks");
 		ereport(
 			NOTICE,
 			(errmsg(
 				"events of streams that other transactions hold were left")));
-	begin_step(loop);
-	rf_store_forget_plans(loop->store, source->relid);
-	end_step(loop);
+	}
+	(void) do_step(loop, forget_plans, &cursor.source);
 }
 
 /*
@@ -329,6 +598,8 @@ typedef struct FlipCall
 	RfStore	   *store;
 	DateADT		month;
 	bool		had_locks;
+	bool		refused;	/* it goes by rows */
+	bool		wanted;		/* does anybody wait for the tables? */
 	TimestampTz locked_at;	/* since when; 0: another session had flipped it */
 	ErrorData  *locked_out; /* when they were not to be had */
 } FlipCall;
@@ -351,64 +622,96 @@ flip_unless_locked(void *arg)
 									   &call->locked_out);
 }
 
-/*
- * Flip a month.  Where that is refused, false: it goes by rows.  Where the
- * locks are not to be had, a move that commits leaves the month to the next
- * one, and one that does not fails.  *locked_at is since when we have locked
- * the tables, 0 when we have not.
- */
-static bool
-try_flip(MoveLoop *loop, const RfPartition *source, TimestampTz *locked_at)
+static void
+report_left_month(const FlipCall *call)
 {
-	FlipCall   call = {.store = loop->store, .month = source->lower};
-	ErrorData *refused;
+	ereport(NOTICE, (errmsg("month %s was left where it is",
+							rf_partition_date_text(call->month)),
+					 errdetail_internal("%s", call->locked_out->message),
+					 errhint("The next move takes it up.")));
+}
 
-	*locked_at = 0;
-	if (!rf_query_attempt(flip_unless_locked, &call,
-						  ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, &refused))
+/*
+ * Flip a month.  Where that is refused it goes by rows.  Where the locks are
+ * not to be had, a move that commits leaves the month to the next one, and one
+ * that does not fails.  locked_at is since when we have locked the tables, 0
+ * when we have not.
+ */
+static void
+try_flip(MoveLoop *loop, void *arg)
+{
+	FlipCall  *call = arg;
+	ErrorData *reason;
+
+	call->store = loop->store;
+	call->locked_at = 0;
+	call->wanted = false;
+	call->refused = !rf_query_attempt(flip_unless_locked, call,
+									  ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+									  &reason);
+	if (call->refused)
 	{
-		ereport(NOTICE, (errmsg("%s, and goes by rows", refused->message),
-						 refused->detail == NULL ?
+		call->locked_at = 0;
+		ereport(NOTICE, (errmsg("%s, and goes by rows", reason->message),
+						 reason->detail == NULL ?
 							 0 :
-							 errdetail_internal("%s", refused->detail)));
-		return false;
+							 errdetail_internal("%s", reason->detail)));
 	}
-	if (call.had_locks)
+	else if (call->had_locks)
 	{
-		*locked_at = call.locked_at;
-		loop->flips += call.locked_at != 0 ? 1 : 0;
+		loop->progress.months += call->locked_at != 0 ? 1 : 0;
+		call->wanted = loop->commits && call->locked_at != 0 &&
+					   rf_lock_is_wanted(loop->store->events);
 	}
 	else if (loop->commits)
-		ereport(NOTICE, (errmsg("month %s was left where it is",
-								rf_partition_date_text(source->lower)),
-						 errdetail_internal("%s", call.locked_out->message),
-						 errhint("The next move takes it up.")));
+	{
+		call->locked_at = 0;
+		leave(loop, "locks");
+		report_left_month(call);
+	}
 	else
-		ReThrowError(call.locked_out);
-	return true;
+		ReThrowError(call->locked_out);
+}
+
+typedef struct JoinCall
+{
+	DateADT month;
+	Oid		large;
+	int64	moved;
+} JoinCall;
+
+static void
+absorb_rival(MoveLoop *loop, void *arg)
+{
+	JoinCall *call = arg;
+	RfStore	 *store = rf_store_lock_cold(loop->store);
+	Oid rival = rf_partition_of_month(rf_store_tier_parent(store, RF_COLD),
+									  call->month);
+
+	call->moved = OidIsValid(rival) ? rf_flip_absorb(store, rival, call->large,
+													 loop->spec.batch_size) :
+									  0;
 }
 
 /* Bring what is cold of a month back, for the whole of it to flip. */
-static void
+static bool
 join_rival(MoveLoop *loop, const RfPartition *source)
 {
-	int64 moved = 1;
+	JoinCall call = {.month = source->lower, .large = source->relid};
 
-	while (moved > 0 && !time_is_up(loop))
+	call.moved = 1;
+	while (call.moved > 0 && !is_over(loop))
 	{
-		RfStore *store;
-		Oid		 rival;
-
 		CHECK_FOR_INTERRUPTS();
-		begin_step(loop);
-		store = rf_store_lock_cold(loop->store);
-		rival = rf_partition_of_month(rf_store_tier_parent(store, RF_COLD),
-									  source->lower);
-		moved = OidIsValid(rival) ? rf_flip_absorb(store, rival, source->relid,
-												   loop->spec->batch_size) :
-									0;
-		end_step(loop);
+		wait_for_replicas(loop);
+		if (!do_step_within(loop, RF_BATCH_LOCK_WAIT_MS, absorb_rival, &call))
+			return false;
+		if (loop->control.throttle != NULL && call.moved > 0)
+			rf_throttle_took(loop->control.throttle,
+							 call.moved >= loop->spec.batch_size,
+							 loop->work_time, loop->commit_time);
 	}
+	return true;
 }
 
 /*
@@ -418,101 +721,145 @@ join_rival(MoveLoop *loop, const RfPartition *source)
 static bool
 flip_and_yield(MoveLoop *loop, const RfPartition *source)
 {
-	TimestampTz locked_at;
-	bool		wanted;
-	bool		done;
-	long		held;
+	FlipCall call = {.month = source->lower};
+	long	 held;
 
-	begin_step(loop);
-	done = try_flip(loop, source, &locked_at);
-	wanted = loop->commits && locked_at != 0 &&
-			 rf_lock_is_wanted(loop->store->events);
-	end_step(loop);
-	held = TimestampDifferenceMilliseconds(locked_at, GetCurrentTimestamp());
-	if (wanted && !time_is_up(loop))
+	if (!do_step(loop, try_flip, &call))
+		return true;
+	if (loop->control.throttle != NULL && call.locked_at != 0)
+		rf_throttle_moved(loop->control.throttle);
+	held = TimestampDifferenceMilliseconds(call.locked_at,
+										   GetCurrentTimestamp());
+	if (call.wanted && !is_over(loop))
 		rf_lock_pause(Min(YIELD_FACTOR * Max(held, 1), LONGEST_YIELD_MS));
-	return done;
+	return !call.refused;
 }
 
-/* Flip the month of a leaf where that is how it goes; false: by rows. */
+static void
+plan_method(MoveLoop *loop, void *arg)
+{
+	LeafCall *call = arg;
+	char	 *reason;
+
+	call->method = rf_plan_method(loop->store, &loop->spec, call->source,
+								  &reason);
+}
+
+/*
+ * Flip the month of a leaf where that is how it goes, or leave it to the next
+ * run; false: by rows.
+ */
 static bool
 flip_leaf(MoveLoop *loop, const RfPartition *source)
 {
-	RfMethod method;
-	char	*reason;
+	LeafCall call = {.source = source};
 
-	begin_step(loop);
-	method = rf_plan_method(loop->store, loop->spec, source, &reason);
-	end_step(loop);
-	if (method == RF_BY_FLIP_JOINED)
-		join_rival(loop, source);
-	if (method == RF_BY_ROWS || time_is_up(loop))
+	if (!do_step(loop, plan_method, &call))
+		return true;
+	if (call.method == RF_BY_FLIP_JOINED && !join_rival(loop, source))
+		return true;
+	wait_for_replicas(loop);
+	if (call.method == RF_BY_ROWS || is_over(loop))
 		return false;
 	return flip_and_yield(loop, source);
 }
 
-/* Close one page of the streams that flips have emptied; false: the last. */
-static bool
-close_page(MoveLoop *loop, DateADT until, pg_uuid_t *from)
+/* Streams that flips have emptied, by pages. */
+typedef struct PageCall
 {
-	Datum *ids;
-	int	   count;
+	DateADT	  until;
+	pg_uuid_t from;
+	pg_uuid_t next;
+	int		  count;
+} PageCall;
 
-	begin_step(loop);
-	deconstruct_array(rf_plan_emptied(loop->store, loop->spec, until, from),
+static void
+find_flipped(MoveLoop *loop, void *arg)
+{
+	((PageCall *) arg)->until = rf_plan_flipped_until(loop->store);
+}
+
+static void
+close_page(MoveLoop *loop, void *arg)
+{
+	PageCall *call = arg;
+	Datum	 *ids;
+
+	deconstruct_array(rf_plan_emptied(loop->store, &loop->spec, call->until,
+									  &call->from),
 					  UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids, NULL,
-					  &count);
-	if (count > 0)
-	{
-		rf_move_close(loop->store, ids, count, loop->streams);
-		*from = *DatumGetUUIDP(ids[count - 1]);
-	}
-	end_step(loop);
-	return count == RF_PLAN_PAGE;
+					  &call->count);
+	if (call->count == 0)
+		return;
+	rf_move_close(loop->store, ids, call->count, loop->streams);
+	call->next = *DatumGetUUIDP(ids[call->count - 1]);
+}
+
+static void
+note_flips_closed(MoveLoop *loop, void *arg)
+{
+	rf_move_note_flips_closed(loop->store);
 }
 
 /*
  * Close the streams that flips have emptied, those of rf_flip_partition(), and
- * of moves that were cut short, too.
+ * of moves that were cut short, too.  Where a run has to end before, the next
+ * one does it.
  */
 static void
 close_flipped(MoveLoop *loop)
 {
-	pg_uuid_t from = {{0}};
-	DateADT	  until;
+	PageCall call = {.until = DATEVAL_NOBEGIN};
 
-	begin_step(loop);
-	until = rf_plan_flipped_until(loop->store);
-	end_step(loop);
-	if (DATE_IS_NOBEGIN(until))
+	if (!do_step(loop, find_flipped, &call) || DATE_IS_NOBEGIN(call.until))
 		return;
-	while (close_page(loop, until, &from))
+	do
+	{
 		CHECK_FOR_INTERRUPTS();
-	begin_step(loop);
-	rf_move_note_flips_closed(loop->store);
-	end_step(loop);
+		wait_for_replicas(loop);
+		if (loop->control.throttle != NULL && is_over(loop))
+			return;
+		if (!do_step(loop, close_page, &call))
+			return;
+		call.from = call.next;
+	} while (call.count == RF_PLAN_PAGE);
+	(void) do_step(loop, note_flips_closed, NULL);
 }
 
 /*
  * Closing
  */
 
+typedef struct CloseCall
+{
+	Datum *ids;
+	int	   count;
+} CloseCall;
+
 static Datum *
 list_undecided(MoveLoop *loop, int *count)
 {
-	Datum		   *ids = palloc(sizeof(Datum) *
-								 Max(hash_get_num_entries(loop->streams), 1));
+	HTAB  *known = loop->streams->known;
+	Datum *ids = palloc(sizeof(Datum) * Max(hash_get_num_entries(known), 1));
 	HASH_SEQ_STATUS status;
 	RfMoveStream   *stream;
 
 	*count = 0;
-	hash_seq_init(&status, loop->streams);
+	hash_seq_init(&status, known);
 	while ((stream = hash_seq_search(&status)) != NULL)
 	{
 		if (stream->undecided)
 			ids[(*count)++] = UUIDPGetDatum(&stream->stream_id);
 	}
 	return ids;
+}
+
+static void
+close_streams(MoveLoop *loop, void *arg)
+{
+	CloseCall *call = arg;
+
+	rf_move_close(loop->store, call->ids, call->count, loop->streams);
 }
 
 /* Go once through the streams that are undecided; are there any still? */
@@ -524,29 +871,37 @@ close_pass(MoveLoop *loop)
 
 	for (int done = 0; done < count; done += CLOSE_BATCH)
 	{
-		begin_step(loop);
-		rf_move_close(loop->store, ids + done, Min(CLOSE_BATCH, count - done),
-					  loop->streams);
-		end_step(loop);
+		CloseCall call = {.ids = ids + done,
+						  .count = Min(CLOSE_BATCH, count - done)};
+
+		if (!do_step(loop, close_streams, &call))
+			break;
 	}
 	pfree(ids);
 	pfree(list_undecided(loop, &count));
 	return count > 0;
 }
 
+static void
+note_left_open(MoveLoop *loop, void *arg)
+{
+	CloseCall *call = arg;
+
+	rf_move_leave_open(loop->store,
+					   rf_query_array(call->ids, call->count, UUIDOID));
+}
+
 /* What others hold all the time is left to the next move. */
 static void
 leave_open(MoveLoop *loop)
 {
-	int	   count;
-	Datum *ids = list_undecided(loop, &count);
+	CloseCall call;
 
-	begin_step(loop);
-	rf_move_leave_open(loop->store, rf_query_array(ids, count, UUIDOID));
-	end_step(loop);
+	call.ids = list_undecided(loop, &call.count);
+	(void) do_step(loop, note_left_open, &call);
 	ereport(NOTICE,
 			(errmsg("streams that other transactions hold were not closed: %d",
-					count),
+					call.count),
 			 errhint("The next move closes them.")));
 }
 
@@ -579,6 +934,19 @@ take_up_left_open(MoveLoop *loop)
 }
 
 static void
+plan_loop(MoveLoop *loop, void *arg)
+{
+	List **sources = arg;
+
+	MemoryContextSwitchTo(loop->context);
+	*sources = rf_plan_sources(loop->store, &loop->spec);
+	loop->progress.expected = rf_plan_estimate(loop->store, &loop->spec);
+	if (!loop->spec.has_stream)
+		take_up_left_open(loop);
+}
+
+/* True when all was moved that there is to move. */
+static bool
 run_loop(MoveLoop *loop)
 {
 	List	 *sources;
@@ -586,24 +954,65 @@ run_loop(MoveLoop *loop)
 
 	loop->started_at = loop->reported_at = GetCurrentTimestamp();
 	loop->streams = rf_move_make_streams(loop->context);
-	begin_step(loop);
-	MemoryContextSwitchTo(loop->context);
-	sources = rf_plan_sources(loop->store, loop->spec);
-	loop->expected = rf_plan_estimate(loop->store, loop->spec);
-	if (!loop->spec->has_stream)
-		take_up_left_open(loop);
-	end_step(loop);
+	if (!do_step(loop, plan_loop, &sources))
+		return false;
 	foreach(cell, sources)
 	{
-		if (time_is_up(loop))
+		if (is_over(loop))
 			break;
 		if (!flip_leaf(loop, lfirst(cell)))
 			move_leaf(loop, lfirst(cell));
 	}
-	if (!loop->spec->has_stream && !loop->spec->only_archived)
+	if (!loop->spec.has_stream && !loop->spec.only_archived)
 		close_flipped(loop);
 	close_rest(loop);
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
+	return !loop->out_of_time && !loop->stopped && loop->left_for == NULL;
+}
+
+static void
+init_loop(MoveLoop *loop, const RfMoveSpec *spec, Oid namespace_id)
+{
+	memset(loop, 0, sizeof(*loop));
+	loop->context = CurrentMemoryContext;
+	loop->step = AllocSetContextCreate(loop->context, "Rillflow step",
+									   ALLOCSET_DEFAULT_SIZES);
+	loop->namespace_id = namespace_id;
+	loop->spec = *spec;
+	loop->commits = loop->makes_months = spec->commits;
+	loop->control.deadline = DT_NOEND;
+}
+
+/*
+ * Run the loop for one store, as its owner says; false when it ended before all
+ * was moved.  To be called in a connection that commits, with no snapshot.
+ */
+bool
+rf_worker_move(Oid namespace_id, const RfMoveSpec *spec,
+			   const RfLoopControl *control, RfProgress *progress)
+{
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(old, "Rillflow move",
+												  ALLOCSET_DEFAULT_SIZES);
+	MoveLoop	  loop;
+	bool		  complete;
+
+	Assert(spec->commits);
+	PreventCommandIfReadOnly("a run of a policy");
+	MemoryContextSwitchTo(context);
+	init_loop(&loop, spec, namespace_id);
+	loop.control = *control;
+	complete = run_loop(&loop);
+	*progress = loop.progress;
+	if (loop.left_for != NULL)
+		set_held_back(progress, loop.left_for);
+	else if (complete || control->throttle == NULL)
+		set_held_back(progress, "");
+	else
+		set_held_back(progress, control->throttle->held_back_by);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return complete;
 }
 
 /*
@@ -629,19 +1038,6 @@ read_spec(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 	spec->only_archived = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 }
 
-static void
-init_loop(MoveLoop *loop, const RfMoveSpec *spec, RfStore *store)
-{
-	memset(loop, 0, sizeof(*loop));
-	loop->context = CurrentMemoryContext;
-	loop->step = AllocSetContextCreate(loop->context, "Rillflow step",
-									   ALLOCSET_DEFAULT_SIZES);
-	loop->namespace_id = store->namespace_id;
-	loop->spec = spec;
-	loop->commits = loop->makes_months = spec->commits;
-	loop->deadline = DT_NOEND;
-}
-
 Datum
 rf_archive_move(PG_FUNCTION_ARGS)
 {
@@ -650,26 +1046,33 @@ rf_archive_move(PG_FUNCTION_ARGS)
 	char		  *tenant = RF_GETARG_STRING(5);
 	RfMoveSpec	   spec;
 	MoveLoop	   loop;
+	int64		   events;
 	int64		   touched;
+	int32		   batches;
+	int32		   months;
 	Datum		   values[4];
 	bool		   nulls[4] = {0};
 
 	read_spec(fcinfo, &spec);
 	if (!dry_run)
 		PreventCommandIfReadOnly("rf_archive_move()");
-	init_loop(&loop, &spec, rf_store_get(tenant, RF_RIGHT_ARCHIVE));
+	init_loop(&loop, &spec,
+			  rf_store_get(tenant, RF_RIGHT_ARCHIVE)->namespace_id);
 	if (dry_run)
-		rf_plan_count(rf_store_in(loop.namespace_id, false), &spec,
-					  &loop.events, &touched, &loop.batches, &loop.flips);
+		rf_plan_count(rf_store_in(loop.namespace_id, false), &spec, &events,
+					  &touched, &batches, &months);
 	else
 	{
-		run_loop(&loop);
+		(void) run_loop(&loop);
+		events = loop.progress.events;
 		touched = count_touched(&loop);
+		batches = (int32) loop.progress.batches;
+		months = (int32) loop.progress.months;
 	}
-	values[0] = Int64GetDatum(loop.events);
+	values[0] = Int64GetDatum(events);
 	values[1] = Int64GetDatum(touched);
-	values[2] = Int32GetDatum(loop.batches);
-	values[3] = Int32GetDatum(loop.flips);
+	values[2] = Int32GetDatum(batches);
+	values[3] = Int32GetDatum(months);
 	InitMaterializedSRF(fcinfo, 0);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	return (Datum) 0;
@@ -730,17 +1133,76 @@ rf_archive_run(PG_FUNCTION_ARGS)
 	{
 		MoveLoop loop;
 
-		init_loop(&loop, &spec, rf_store_in(lfirst_oid(cell), false));
-		loop.deadline = deadline;
-		run_loop(&loop);
+		init_loop(&loop, &spec, lfirst_oid(cell));
+		loop.control.deadline = deadline;
+		(void) run_loop(&loop);
 		ereport(NOTICE,
 				(errmsg("schema \"%s\": " INT64_FORMAT
 						" events moved, " INT64_FORMAT
 						" streams touched, %d batches, %d months flipped",
-						get_namespace_name(lfirst_oid(cell)), loop.events,
-						count_touched(&loop), loop.batches, loop.flips),
+						get_namespace_name(lfirst_oid(cell)),
+						loop.progress.events, count_touched(&loop),
+						(int) loop.progress.batches,
+						(int) loop.progress.months),
 				 loop.out_of_time ? errdetail("Stopped at max_runtime.") : 0));
 	}
 	rf_query_disconnect();
 	PG_RETURN_VOID();
 }
+
+#ifdef RF_TEST_BUILD
+
+PG_FUNCTION_INFO_V1(rf_test_worker_move);
+
+static bool
+report_step(RfStore *store, const RfProgress *progress, void *arg)
+{
+	int64 last = *(int64 *) arg;
+
+	ereport(NOTICE,
+			(errmsg_internal("step: batches=" INT64_FORMAT
+							 " events=" INT64_FORMAT
+							 " batch_size=%d held_back_by='%s'",
+							 progress->batches, progress->events,
+							 progress->batch_size, progress->held_back_by)));
+	return progress->batches < last;
+}
+
+/*
+ * rf_worker_move() of the default store without a worker: before, batch_size,
+ * max_replica_lag, seconds it may take, batches after which its owner wants it
+ * to stop, milliseconds for which it tries what others stand in the way of.
+ */
+Datum
+rf_test_worker_move(PG_FUNCTION_ARGS)
+{
+	RfMoveSpec	  spec = {.before = PG_GETARG_TIMESTAMPTZ(0), .commits = true};
+	RfThrottle	  throttle;
+	RfProgress	  progress;
+	int64		  last = PG_GETARG_INT64(4);
+	RfLoopControl control = {.throttle = &throttle,
+							 .on_step = report_step,
+							 .arg = &last};
+	bool		  complete;
+
+	spec.now = GetCurrentTimestamp();
+	control.deadline = spec.now + PG_GETARG_INT32(3) * USECS_PER_SEC;
+	rf_throttle_init(&throttle, PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1),
+					 PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2));
+	throttle.patience = PG_GETARG_INT32(5);
+	rf_query_connect_nonatomic();
+	complete = rf_worker_move(rf_store_get(NULL, RF_RIGHT_OWN)->namespace_id,
+							  &spec, &control, &progress);
+	rf_query_disconnect();
+	ereport(NOTICE,
+			(errmsg_internal("%s: expected=" INT64_FORMAT
+							 " batches=" INT64_FORMAT " events=" INT64_FORMAT
+							 " months=" INT64_FORMAT " held_back_by='%s'",
+							 complete ? "complete" : "not complete",
+							 progress.expected, progress.batches,
+							 progress.events, progress.months,
+							 progress.held_back_by)));
+	PG_RETURN_VOID();
+}
+
+#endif

@@ -1,0 +1,86 @@
+/*-------------------------------------------------------------------------
+ *
+ * board.h
+ *	  Shared memory: what sessions, launchers and their processes tell each
+ *	  other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RF_BOARD_H
+#define RF_BOARD_H
+
+#include "rillflow.h"
+
+#include "storage/lwlock.h"
+
+#define RF_MAX_LAUNCHERS 8
+
+/* The workers, and for each launcher one process that looks for work. */
+#define RF_MAX_PROCESSES (RF_MAX_WORKERS + RF_MAX_LAUNCHERS)
+
+#define RF_MAX_CHANGED 64
+
+/* A policy that is to run. */
+typedef struct RfJob
+{
+	Oid	 database;
+	Oid	 role; /* whom to connect as */
+	Oid	 namespace_id;
+	char policy[NAMEDATALEN];
+} RfJob;
+
+/* A process that a launcher has started. */
+typedef struct RfBoardProcess
+{
+	bool  used;
+	pid_t launcher;
+	pid_t pid; /* 0 before it has begun */
+	RfJob job; /* a scout's has a database only */
+
+	/* what it tells the launcher before it ends */
+	bool		reported;
+	bool		found;	/* did the scout find work, and which? */
+	RfJob		next;	/* that */
+	TimestampTz due_at; /* when to look again */
+} RfBoardProcess;
+
+typedef struct RfBoardLauncher
+{
+	pid_t pid;		/* 0: none */
+	Oid	  database; /* the only one that it serves; InvalidOid: all */
+} RfBoardLauncher;
+
+typedef struct RfBoard
+{
+	LWLock			lock; /* over all of this */
+	RfBoardLauncher launchers[RF_MAX_LAUNCHERS];
+	RfBoardProcess	processes[RF_MAX_PROCESSES];
+
+	/* databases in which policies have changed since launchers looked */
+	int	 nchanged;
+	Oid	 changed[RF_MAX_CHANGED];
+	bool all_changed; /* there were too many to tell */
+
+	TimestampTz no_slot_since; /* no process could be had since; 0: all well */
+} RfBoard;
+
+extern void		rf_board_request(void);
+extern RfBoard *rf_board_attach(void);
+extern void		rf_board_init(void);
+
+/* sessions */
+extern void	 rf_board_tell_of_change(void);
+extern void	 rf_board_stop_run(Oid namespace_id, const char *policy);
+extern pid_t rf_board_launcher_of(Oid database);
+
+/* launchers */
+extern bool rf_board_enter_launcher(Oid database);
+extern int	rf_board_take_changed(Oid database, Oid *changed, bool *all);
+extern int	rf_board_enter_process(const RfJob *job);
+extern void rf_board_leave_process(int number, RfBoardProcess *report);
+
+/* their processes */
+extern void rf_board_begin_process(int number, RfJob *job);
+extern void rf_board_report(int number, const RfJob *next, TimestampTz due_at);
+
+#endif /* RF_BOARD_H */

@@ -1,0 +1,679 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *	  The processes that run policies by themselves.
+ *
+ * A launcher is connected to no database, so that it is in nobody's way.  To
+ * find out what is due in one it starts a scout, which looks and is gone in
+ * some milliseconds; for what is due, a worker that connects as the owner of
+ * the policy, runs it once, and ends.  The scout also says when there will be
+ * more to do, and until then nobody looks: a change of policies wakes the
+ * launcher.
+ *
+ * With the library preloaded there is one launcher, which serves all databases.
+ * It starts when recovery is over, on a standby after promotion, and again
+ * after a crash.  Without, rf_worker_start() starts one for its database.
+ *
+ * Who wants to drop, rename or copy a database locks it, and waits some seconds
+ * for whoever is connected.  A worker looks for that after each step; one that
+ * is in the middle of a long step is ended by the launcher.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "board.h"
+#include "compat.h"
+#include "guc.h"
+#include "launcher.h"
+#include "lock.h"
+#include "run.h"
+#include "store.h"
+#include "throttle.h"
+
+/* A launcher that died is back after so many seconds. */
+#define RESTART_SECONDS 5
+
+/* Somebody looks at each database once in a while, whatever was told. */
+#define LONGEST_REST_S 3600
+
+/* How long a database is left alone in which a process died, at first. */
+#define FIRST_REST_S 60
+
+/* How often is looked after databases that workers are in, and how long who
+ * wants one waits for them. */
+#define GUARD_INTERVAL_MS 500
+#define GUARD_PATIENCE_MS 1000
+
+/* What a launcher knows of a database. */
+typedef struct Database
+{
+	Oid			oid;	 /* hash key */
+	bool		present; /* was it there when we looked? */
+	TimestampTz look_at; /* when to send a scout */
+	TimestampTz served_at;
+	TimestampTz wanted_since; /* somebody waits for it; 0: nobody */
+	int			deaths;		  /* of processes, in a row */
+	bool		has_job;
+	RfJob		job;
+} Database;
+
+/* A process that runs. */
+typedef struct Process
+{
+	BackgroundWorkerHandle *handle; /* NULL: none */
+	int						number; /* its place on the board */
+	Oid						database;
+	bool					is_scout;
+} Process;
+
+typedef struct Launcher
+{
+	Oid			database; /* the only one that we serve; InvalidOid: all */
+	HTAB	   *databases;
+	Process		processes[RF_MAX_PROCESSES];
+	int			nworkers;
+	bool		has_scout;
+	TimestampTz listed_at; /* when databases were listed */
+	bool		told_of_shortage;
+} Launcher;
+
+/*
+ * Databases
+ */
+
+/* Templates are left alone: to be connected would keep others from copying. */
+static bool
+is_served(const Launcher *launcher, Form_pg_database form)
+{
+	if (OidIsValid(launcher->database))
+		return form->oid == launcher->database;
+	return form->datallowconn && !form->datistemplate &&
+		   form->datconnlimit != -2;
+}
+
+static void
+note_database(Launcher *launcher, Oid oid)
+{
+	bool	  found;
+	Database *database = hash_search(launcher->databases, &oid, HASH_ENTER,
+									 &found);
+
+	if (!found)
+	{
+		memset(database, 0, sizeof(*database));
+		database->oid = oid;
+	}
+	database->present = true;
+}
+
+static void
+forget_absent(Launcher *launcher)
+{
+	HASH_SEQ_STATUS status;
+	Database	   *database;
+
+	hash_seq_init(&status, launcher->databases);
+	while ((database = hash_seq_search(&status)) != NULL)
+	{
+		if (!database->present)
+			hash_search(launcher->databases, &database->oid, HASH_REMOVE, NULL);
+	}
+}
+
+/* List the databases that there are; new ones are looked at right away. */
+static void
+list_databases(Launcher *launcher)
+{
+	HASH_SEQ_STATUS status;
+	Database	   *database;
+	Relation		rel;
+	TableScanDesc	scan;
+	HeapTuple		tuple;
+
+	hash_seq_init(&status, launcher->databases);
+	while ((database = hash_seq_search(&status)) != NULL)
+		database->present = false;
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while (HeapTupleIsValid(tuple = heap_getnext(scan, ForwardScanDirection)))
+	{
+		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
+
+		if (is_served(launcher, form))
+			note_database(launcher, form->oid);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	forget_absent(launcher);
+	launcher->listed_at = GetCurrentTimestamp();
+}
+
+static Database *
+find_database(Launcher *launcher, Oid oid)
+{
+	return hash_search(launcher->databases, &oid, HASH_FIND, NULL);
+}
+
+/* Somebody has told of changes. */
+static void
+take_changes(Launcher *launcher)
+{
+	Oid	 changed[RF_MAX_CHANGED];
+	bool all;
+	int	 count = rf_board_take_changed(launcher->database, changed, &all);
+	HASH_SEQ_STATUS status;
+	Database	   *database;
+
+	if (count > 0 || all)
+		list_databases(launcher); /* it may be as new as the change */
+	for (int i = 0; i < count; i++)
+	{
+		database = find_database(launcher, changed[i]);
+		if (database != NULL)
+			database->look_at = 0;
+	}
+	if (!all)
+		return;
+	hash_seq_init(&status, launcher->databases);
+	while ((database = hash_seq_search(&status)) != NULL)
+		database->look_at = 0;
+}
+
+/* Does somebody wait for the database?  Also true of one that is gone. */
+static bool
+is_wanted(Oid oid)
+{
+	bool wanted;
+
+	StartTransactionCommand();
+	wanted = rf_lock_database_is_wanted(oid) || get_database_name(oid) == NULL;
+	CommitTransactionCommand();
+	return wanted;
+}
+
+/*
+ * Processes
+ */
+
+static void
+tell_of_shortage(Launcher *launcher)
+{
+	RfBoard *board = rf_board_attach();
+
+	LWLockAcquire(&board->lock, LW_EXCLUSIVE);
+	if (board->no_slot_since == 0)
+		board->no_slot_since = GetCurrentTimestamp();
+	LWLockRelease(&board->lock);
+	if (!launcher->told_of_shortage)
+		ereport(LOG,
+				(errmsg("policies wait for a background worker slot"),
+				 errhint("You might need to increase max_worker_processes.")));
+	launcher->told_of_shortage = true;
+}
+
+static void
+end_shortage(Launcher *launcher)
+{
+	RfBoard *board = rf_board_attach();
+
+	if (!launcher->told_of_shortage)
+		return;
+	LWLockAcquire(&board->lock, LW_EXCLUSIVE);
+	board->no_slot_since = 0;
+	LWLockRelease(&board->lock);
+	launcher->told_of_shortage = false;
+}
+
+static void
+describe(BackgroundWorker *worker, const char *function, const char *type)
+{
+	memset(worker, 0, sizeof(*worker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS |
+						BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = BGW_NEVER_RESTART;
+	worker->bgw_notify_pid = MyProcPid;
+	snprintf(worker->bgw_library_name, sizeof(worker->bgw_library_name), "%s",
+			 "rillflow");
+	snprintf(worker->bgw_function_name, sizeof(worker->bgw_function_name), "%s",
+			 function);
+	snprintf(worker->bgw_name, sizeof(worker->bgw_name), "%s", type);
+	snprintf(worker->bgw_type, sizeof(worker->bgw_type), "%s", type);
+}
+
+static Process *
+free_process(Launcher *launcher)
+{
+	for (int i = 0; i < lengthof(launcher->processes); i++)
+	{
+		if (launcher->processes[i].handle == NULL)
+			return &launcher->processes[i];
+	}
+	return NULL;
+}
+
+/* Start a process for a job; false: no slot is free. */
+static bool
+start_process(Launcher *launcher, const RfJob *job, bool is_scout)
+{
+	Process		  *process = free_process(launcher);
+	int			   number = process == NULL ? -1 : rf_board_enter_process(job);
+	RfBoardProcess unused;
+	BackgroundWorker worker;
+
+	if (number < 0)
+		return false;
+	describe(&worker, is_scout ? "rf_scout_main" : "rf_worker_main",
+			 is_scout ? "rillflow scout" : "rillflow worker");
+	worker.bgw_main_arg = Int32GetDatum(number);
+	if (!RegisterDynamicBackgroundWorker(&worker, &process->handle))
+	{
+		process->handle = NULL;
+		rf_board_leave_process(number, &unused);
+		tell_of_shortage(launcher);
+		return false;
+	}
+	end_shortage(launcher);
+	process->number = number;
+	process->database = job->database;
+	process->is_scout = is_scout;
+	if (is_scout)
+		launcher->has_scout = true;
+	else
+		launcher->nworkers++;
+	return true;
+}
+
+static TimestampTz
+after_seconds(TimestampTz now, int seconds)
+{
+	return TimestampTzPlusMilliseconds(now, (int64) seconds * 1000);
+}
+
+/* What a process has left behind says what comes next for its database. */
+static void
+take_report(Database *database, const RfBoardProcess *report, bool is_scout)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!report->reported)
+	{
+		/* it could not connect, was ended, or has failed to tell why */
+		int rest = FIRST_REST_S << Min(database->deaths++, 6);
+
+		database->look_at = after_seconds(now, Min(rest, LONGEST_REST_S));
+		return;
+	}
+	database->deaths = 0;
+	if (!is_scout)
+		database->look_at = 0;
+	else if (report->found)
+	{
+		database->has_job = true;
+		database->job = report->next;
+	}
+	else
+		database->look_at = Min(report->due_at,
+								after_seconds(now, LONGEST_REST_S));
+}
+
+static void
+reap_processes(Launcher *launcher)
+{
+	for (int i = 0; i < lengthof(launcher->processes); i++)
+	{
+		Process		  *process = &launcher->processes[i];
+		Database	  *database;
+		RfBoardProcess report;
+		pid_t		   pid;
+
+		if (process->handle == NULL ||
+			GetBackgroundWorkerPid(process->handle, &pid) != BGWH_STOPPED)
+			continue;
+		rf_board_leave_process(process->number, &report);
+		database = find_database(launcher, process->database);
+		if (database != NULL)
+			take_report(database, &report, process->is_scout);
+		if (process->is_scout)
+			launcher->has_scout = false;
+		else
+			launcher->nworkers--;
+		pfree(process->handle);
+		process->handle = NULL;
+	}
+}
+
+static void
+end_processes(Launcher *launcher, Oid database)
+{
+	for (int i = 0; i < lengthof(launcher->processes); i++)
+	{
+		Process *process = &launcher->processes[i];
+
+		if (process->handle != NULL &&
+			(!OidIsValid(database) || process->database == database))
+			TerminateBackgroundWorker(process->handle);
+	}
+}
+
+/* Let go of databases that somebody has waited for. */
+static void
+guard_databases(Launcher *launcher)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	for (int i = 0; i < lengthof(launcher->processes); i++)
+	{
+		Process	 *process = &launcher->processes[i];
+		Database *database = process->handle == NULL ?
+								 NULL :
+								 find_database(launcher, process->database);
+
+		if (database == NULL)
+			continue;
+		if (!is_wanted(database->oid))
+			database->wanted_since = 0;
+		else if (database->wanted_since == 0)
+			database->wanted_since = now;
+		else if (TimestampDifferenceExceeds(database->wanted_since, now,
+											GUARD_PATIENCE_MS))
+			end_processes(launcher, database->oid);
+	}
+}
+
+/*
+ * What to do next
+ */
+
+/* The database that was served longest ago, of those that wait. */
+static Database *
+next_database(Launcher *launcher, bool with_job)
+{
+	TimestampTz		now = GetCurrentTimestamp();
+	HASH_SEQ_STATUS status;
+	Database	   *database;
+	Database	   *result = NULL;
+
+	hash_seq_init(&status, launcher->databases);
+	while ((database = hash_seq_search(&status)) != NULL)
+	{
+		if (database->has_job != with_job ||
+			(!with_job && database->look_at > now))
+			continue;
+		if (result == NULL || database->served_at < result->served_at)
+			result = database;
+	}
+	return result;
+}
+
+/* Send a worker for each job that was found, as far as there is room. */
+static void
+start_workers(Launcher *launcher)
+{
+	Database *database;
+
+	while (launcher->nworkers < rf_guc_max_workers &&
+		   (database = next_database(launcher, true)) != NULL)
+	{
+		bool wanted = is_wanted(database->oid);
+
+		if (!wanted && !start_process(launcher, &database->job, false))
+			return;
+		database->has_job = false;
+		database->served_at = GetCurrentTimestamp();
+		/* whether there is more to do, beside this */
+		database->look_at = wanted ? after_seconds(database->served_at, 1) : 0;
+	}
+}
+
+/* Send a scout, one at a time, and only if there is room for what it finds. */
+static void
+start_scout(Launcher *launcher)
+{
+	Database *database;
+
+	if (launcher->has_scout || launcher->nworkers >= rf_guc_max_workers)
+		return;
+	database = next_database(launcher, false);
+	if (database == NULL)
+		return;
+	if (is_wanted(database->oid))
+		database->look_at = after_seconds(GetCurrentTimestamp(), 1);
+	else
+	{
+		RfJob job = {.database = database->oid};
+
+		if (start_process(launcher, &job, true))
+			database->look_at = DT_NOEND; /* until it reports */
+	}
+}
+
+/* How long there is nothing to do, but for what wakes us. */
+static long
+time_to_sleep(Launcher *launcher)
+{
+	TimestampTz		now = GetCurrentTimestamp();
+	long			result = rf_guc_naptime * 1000L;
+	HASH_SEQ_STATUS status;
+	Database	   *database;
+
+	if (launcher->nworkers > 0)
+		result = Min(result, GUARD_INTERVAL_MS);
+	if (!rf_guc_worker || launcher->has_scout || launcher->told_of_shortage ||
+		launcher->nworkers >= rf_guc_max_workers)
+		return result;
+	hash_seq_init(&status, launcher->databases);
+	while ((database = hash_seq_search(&status)) != NULL)
+		result = Min(result,
+					 TimestampDifferenceMilliseconds(now, database->look_at));
+	return result;
+}
+
+static void
+do_round(Launcher *launcher)
+{
+	reap_processes(launcher);
+	if (TimestampDifferenceExceeds(launcher->listed_at, GetCurrentTimestamp(),
+								   rf_guc_naptime * 1000))
+	{
+		list_databases(launcher);
+		rf_throttle_sample();
+	}
+	take_changes(launcher);
+	if (!rf_guc_worker)
+		end_processes(launcher, InvalidOid);
+	else
+	{
+		start_workers(launcher);
+		start_scout(launcher);
+	}
+	guard_databases(launcher);
+}
+
+/*
+ * Entry points of the processes
+ */
+
+static void
+make_launcher(Launcher *launcher, Oid database)
+{
+	HASHCTL ctl = {0};
+
+	memset(launcher, 0, sizeof(*launcher));
+	launcher->database = database;
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(Database);
+	launcher->databases = hash_create("Rillflow databases", 32, &ctl,
+									  HASH_ELEM | HASH_BLOBS);
+}
+
+void
+rf_launcher_main(Datum arg)
+{
+	static Launcher launcher;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	if (!rf_board_enter_launcher(DatumGetObjectId(arg)))
+		proc_exit(0);
+	make_launcher(&launcher, DatumGetObjectId(arg));
+	list_databases(&launcher);
+	while (!ShutdownRequestPending &&
+		   (!OidIsValid(launcher.database) ||
+			find_database(&launcher, launcher.database) != NULL))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		do_round(&launcher);
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 time_to_sleep(&launcher), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	end_processes(&launcher, InvalidOid);
+	/* who ends us does not end it for good; a database that is gone does */
+	proc_exit(ShutdownRequestPending ? 1 : 0);
+}
+
+/* Settings of roles and databases that would make a run wait or fail. */
+static void
+fix_settings(void)
+{
+	static const char *const settings[][2] =
+		{{"search_path", "pg_catalog, pg_temp"},
+		 {"statement_timeout", "0"},
+		 {"lock_timeout", "0"},
+		 {"idle_in_transaction_session_timeout", "0"},
+		 {"default_transaction_isolation", "read committed"},
+		 {"default_transaction_deferrable", "off"}};
+
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
+						PGC_S_OVERRIDE);
+}
+
+void
+rf_scout_main(Datum arg)
+{
+	int			number = DatumGetInt32(arg);
+	RfJob		job;
+	RfJob		next;
+	TimestampTz due_at = DT_NOEND;
+	bool		found = false;
+
+	BackgroundWorkerUnblockSignals();
+	rf_board_begin_process(number, &job);
+	rf_compat_connect_worker(job.database, InvalidOid);
+	fix_settings();
+	StartTransactionCommand();
+	XactReadOnly = true; /* it is a superuser who looks */
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (OidIsValid(get_extension_oid("rillflow", true)))
+		found = rf_run_find(GetCurrentTimestamp(), &next, &due_at);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	rf_board_report(number, found ? &next : NULL, due_at);
+	proc_exit(0);
+}
+
+void
+rf_worker_main(Datum arg)
+{
+	int	  number = DatumGetInt32(arg);
+	RfJob job;
+
+	BackgroundWorkerUnblockSignals();
+	rf_board_begin_process(number, &job);
+	rf_compat_connect_worker(job.database, job.role);
+	fix_settings();
+	rf_run_policy(job.namespace_id, job.policy);
+	rf_board_report(number, NULL, 0);
+	proc_exit(0);
+}
+
+/* Register the launcher of all databases, while the library is preloaded. */
+void
+rf_launcher_register(void)
+{
+	BackgroundWorker worker;
+
+	describe(&worker, "rf_launcher_main", "rillflow launcher");
+	worker.bgw_restart_time = RESTART_SECONDS;
+	worker.bgw_notify_pid = 0;
+	worker.bgw_main_arg = ObjectIdGetDatum(InvalidOid);
+	RegisterBackgroundWorker(&worker);
+}
+
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_worker_start);
+
+static pid_t
+start_launcher(void)
+{
+	BackgroundWorker		worker;
+	BackgroundWorkerHandle *handle;
+	pid_t					pid;
+
+	describe(&worker, "rf_launcher_main", "rillflow launcher");
+	worker.bgw_restart_time = RESTART_SECONDS;
+	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("no background worker slot is free"),
+				 errhint("You might need to increase max_worker_processes.")));
+	if (WaitForBackgroundWorkerStartup(handle, &pid) != BGWH_STARTED)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+						errmsg("the launcher did not start"),
+						errhint("See the server's log.")));
+	return pid;
+}
+
+Datum
+rf_worker_start(PG_FUNCTION_ARGS)
+{
+	pid_t pid = rf_board_launcher_of(MyDatabaseId);
+
+	PreventCommandIfReadOnly("rf_worker_start()");
+	if (pid != 0)
+		ereport(NOTICE, (errmsg("a launcher serves this database already")));
+	else
+		pid = start_launcher();
+	PG_RETURN_INT32(pid);
+}

@@ -1,0 +1,61 @@
+/*-------------------------------------------------------------------------
+ *
+ * policy.h
+ *	  Policies: what a worker archives, and when.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RF_POLICY_H
+#define RF_POLICY_H
+
+#include "rillflow.h"
+
+#include "nodes/pg_list.h"
+
+/* The tables of a store that a worker needs, though the rest be broken. */
+typedef struct RfBook
+{
+	Oid	  namespace_id;
+	Oid	  owner;
+	char *schema;
+	char *policies; /* their names, to be put into statements */
+	char *runs;
+} RfBook;
+
+/* When a policy is due. */
+typedef struct RfPolicyDue
+{
+	char	   *policy;
+	char	   *owner;
+	bool		due;
+	TimestampTz due_at; /* DT_NOEND: not before it is changed */
+	TimestampTz since;	/* its time has come, the window aside */
+	char	   *reason;
+} RfPolicyDue;
+
+/* What a policy asks for, at a time. */
+typedef struct RfPolicy
+{
+	char	   *owner;
+	TimestampTz before;		/* the cut-off */
+	TimestampTz window_end; /* of the window that is open; DT_NOEND: none */
+	TimestampTz deadline;	/* by max_runtime */
+	int			batch_size; /* at most; 0: as batches go */
+	bool		only_archived;
+	int			premake;
+	Interval   *max_replica_lag; /* NULL: no limit */
+} RfPolicy;
+
+extern bool	 rf_policy_open_book(Oid namespace_id, RfBook *book);
+extern List *rf_policy_look(const RfBook *book, TimestampTz now);
+extern bool	 rf_policy_read(const RfBook *book, const char *name,
+							TimestampTz now, RfPolicy *policy);
+extern void	 rf_policy_take_request(const RfBook *book, const char *name);
+extern int	 rf_policy_note_failure(const RfBook *book, const char *name,
+									const char *message);
+extern void	 rf_policy_note_success(const RfBook *book, const char *name);
+
+/* A policy that has failed so often in a row is paused. */
+#define RF_POLICY_MAX_FAILURES 5
+
+#endif /* RF_POLICY_H */

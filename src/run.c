@@ -1,0 +1,803 @@
+/*-------------------------------------------------------------------------
+ *
+ * run.c
+ *	  Runs of policies, on record.
+ *
+ * A run makes months ahead, brings what waits in default partitions to its
+ * months, and moves what is due.  It is a row of rf_archive_runs from its first
+ * transaction on, and each step brings the row up to date in the transaction
+ * that it describes, so that a run which a crash cut short tells what came of
+ * it.  The next run of the store finds it and says so: a store has one run at a
+ * time, and who runs holds an advisory lock of his session.
+ *
+ * A run that fails has undone its last step only.  What went wrong is put on
+ * record in a transaction of its own.
+ *
+ * Nothing here runs as another role than the one that the process connected
+ * as, which owns the policy, but for bookkeeping as the owner of the tables.
+ * Whatever could call functions of users runs in a security-restricted context.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "board.h"
+#include "compat.h"
+#include "guc.h"
+#include "lock.h"
+#include "partition.h"
+#include "policy.h"
+#include "query.h"
+#include "run.h"
+#include "store.h"
+#include "throttle.h"
+#include "worker.h"
+
+/* key space of the advisory lock of who runs a policy of a store */
+#define RUN_LOCK_CLASS 7274
+
+/* Runs that stay on record, of each policy. */
+#define RUNS_KEPT "1000"
+
+typedef struct Run
+{
+	RfBook		book;
+	const char *name;
+	RfPolicy	policy;
+	TimestampTz started_at;
+	int64		run_id;
+	RfThrottle	throttle;
+	RfProgress	progress;
+	char	   *stopped_by; /* who or what; NULL: nobody */
+} Run;
+
+static const RfStatement update_run =
+	{"UPDATE {runs} SET events = $2, batches = $3, months = $4, expected = $5,"
+	 " batch_size = $6, held_back_by = nullif($7, '') WHERE run_id = $1",
+	 7,
+	 {INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT4OID, TEXTOID}};
+
+static const RfStatement is_active =
+	{"SELECT 1 FROM {policies} WHERE name = $1 AND paused_at IS NULL",
+	 1,
+	 {TEXTOID}};
+
+/*
+ * Transactions of this process
+ */
+
+static void
+begin_transaction(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	rf_query_fire_at_once();
+	MemoryContextSwitchTo(context);
+}
+
+static void
+end_transaction(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+}
+
+/*
+ * The record
+ */
+
+static int64
+insert_run(const Run *run)
+{
+	Oid	  types[3] = {TEXTOID, TIMESTAMPTZOID, INT4OID};
+	Datum values[3];
+
+	values[0] = CStringGetTextDatum(run->name);
+	values[1] = TimestampTzGetDatum(run->started_at);
+	values[2] = Int32GetDatum(MyProcPid);
+	rf_query_once(rf_query_format("INSERT INTO %s (policy, started_at, pid)"
+								  " VALUES ($1, $2, $3) RETURNING run_id",
+								  run->book.runs),
+				  3, types, values, NULL);
+	return DatumGetInt64(rf_query_must(0, 1));
+}
+
+/* Why a run that nobody stopped did not come to its end. */
+static const char *
+out_of_time(const Run *run)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now >= run->policy.window_end)
+		return "window";
+	if (now >= run->policy.deadline)
+		return "max_runtime";
+	return run->progress.held_back_by;
+}
+
+static void
+finish_row(const Run *run, bool done, const ErrorData *error)
+{
+	Oid	  types[5] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum values[5] = {0};
+	char  nulls[5] = {' ', 'n', 'n', 'n', ' '};
+
+	values[0] = Int64GetDatum(run->run_id);
+	if (run->stopped_by != NULL || (!done && error == NULL))
+	{
+		values[1] = CStringGetTextDatum(
+			run->stopped_by != NULL ? run->stopped_by : out_of_time(run));
+		nulls[1] = ' ';
+	}
+	if (error != NULL)
+	{
+		values[2] = CStringGetTextDatum(error->message);
+		values[3] = CStringGetTextDatum(unpack_sql_state(error->sqlerrcode));
+		nulls[2] = nulls[3] = ' ';
+	}
+	values[4] = CStringGetTextDatum(run->name);
+	rf_query_once(
+		rf_query_format("UPDATE %s SET finished_at = clock_timestamp(),"
+						" held_back_by = $2, error = $3, sqlstate = $4"
+						" WHERE run_id = $1 AND policy = $5",
+						run->book.runs),
+		5, types, values, nulls);
+}
+
+static void
+prune_runs(const Run *run)
+{
+	Oid	  types[1] = {TEXTOID};
+	Datum values[1];
+
+	values[0] = CStringGetTextDatum(run->name);
+	rf_query_once(rf_query_format("DELETE FROM %s WHERE policy = $1"
+								  " AND run_id <= (SELECT run_id FROM %s"
+								  " WHERE policy = $1 ORDER BY run_id DESC"
+								  " OFFSET " RUNS_KEPT " LIMIT 1)",
+								  run->book.runs, run->book.runs),
+				  1, types, values, NULL);
+}
+
+/* Finish a run that is on record, and count it for the policy. */
+static void
+put_end(const Run *run, bool done, const ErrorData *error)
+{
+	RfScope scope;
+	int		failures;
+
+	rf_query_begin(&scope, run->book.owner, SECURITY_RESTRICTED_OPERATION);
+	finish_row(run, done, error);
+	prune_runs(run);
+	rf_query_end(&scope);
+	if (error == NULL)
+	{
+		rf_policy_note_success(&run->book, run->name);
+		return;
+	}
+	failures = rf_policy_note_failure(&run->book, run->name, error->message);
+	ereport(
+		LOG,
+		(errmsg(
+			failures >= RF_POLICY_MAX_FAILURES ?
+				"policy \"%s\" of schema \"%s\" is paused after %d failures: %s" :
+				"policy \"%s\" of schema \"%s\" failed, %d in a row: %s",
+			run->name, run->book.schema, failures, error->message)));
+}
+
+/*
+ * Finding work
+ */
+
+/* A store has one run at a time; who looks lets go when his transaction ends.
+ */
+static bool
+store_is_free(Oid namespace_id)
+{
+	return DatumGetBool(
+		DirectFunctionCall2(pg_try_advisory_xact_lock_int4,
+							Int32GetDatum(RUN_LOCK_CLASS),
+							Int32GetDatum((int32) namespace_id)));
+}
+
+static bool
+keep_store(Oid namespace_id)
+{
+	return DatumGetBool(
+		DirectFunctionCall2(pg_try_advisory_lock_int4,
+							Int32GetDatum(RUN_LOCK_CLASS),
+							Int32GetDatum((int32) namespace_id)));
+}
+
+typedef struct LookCall
+{
+	Oid			namespace_id;
+	TimestampTz now;
+	TimestampTz look_again_at;
+	RfBook		book;
+	List	   *dues;
+} LookCall;
+
+typedef struct Finding
+{
+	bool		found;
+	RfJob		job;
+	TimestampTz since;	/* how long has it waited? */
+	TimestampTz due_at; /* when there will be more to do */
+} Finding;
+
+static void
+look_into_store(void *arg)
+{
+	LookCall *call = arg;
+
+	if (rf_policy_open_book(call->namespace_id, &call->book))
+		call->dues = rf_policy_look(&call->book, call->now);
+}
+
+/*
+ * Whom to connect as.  Somebody can have written another owner into the policy
+ * than who set it, or the role may have lost what it had.  Then it is the
+ * owner of the tables who puts on record that the policy fails.
+ */
+static Oid
+choose_role(const LookCall *call, const RfPolicyDue *due)
+{
+	Oid role = get_role_oid(due->owner, true);
+	Oid owner = call->book.owner;
+
+	if (OidIsValid(role) && rf_compat_worker_may_be(role) &&
+		(role == owner ||
+		 (!superuser_arg(role) && has_privs_of_role(role, owner))))
+		return role;
+	return rf_compat_worker_may_be(owner) ? owner : InvalidOid;
+}
+
+/*
+ * Take the policy of a store that has waited longest, if that one has waited
+ * longer than the one that was found before.  *due_at is when there will be
+ * more to do.
+ */
+static void
+choose(Finding *finding, const LookCall *call)
+{
+	ListCell *cell;
+
+	foreach(cell, call->dues)
+	{
+		RfPolicyDue *due = lfirst(cell);
+		Oid			 role;
+
+		if (!due->due)
+		{
+			finding->due_at = Min(finding->due_at, due->due_at);
+			continue;
+		}
+		role = choose_role(call, due);
+		if (!OidIsValid(role) || !store_is_free(call->namespace_id))
+		{
+			/* what can't begin now is looked at again, but not all the time */
+			finding->due_at = Min(finding->due_at, call->look_again_at);
+			continue;
+		}
+		if (finding->found && due->since >= finding->since)
+			continue;
+		finding->found = true;
+		finding->since = due->since;
+		finding->job.database = MyDatabaseId;
+		finding->job.role = role;
+		finding->job.namespace_id = call->namespace_id;
+		snprintf(finding->job.policy, sizeof(finding->job.policy), "%s",
+				 due->policy);
+	}
+}
+
+/*
+ * What is due in this database.  Policies of a store that can't be read don't
+ * keep others from their runs.
+ */
+bool
+rf_run_find(TimestampTz now, RfJob *job, TimestampTz *due_at)
+{
+	List	 *schemas = rf_store_schemas();
+	Finding	  finding = {.due_at = DT_NOEND};
+	ListCell *cell;
+
+	foreach(cell, schemas)
+	{
+		LookCall   call = {.namespace_id = lfirst_oid(cell), .now = now};
+		ErrorData *error;
+
+		call.look_again_at = TimestampTzPlusMilliseconds(now,
+														 rf_guc_naptime * 1000);
+		CHECK_FOR_INTERRUPTS();
+		if (rf_query_attempt(look_into_store, &call, RF_ANY_ERROR, &error))
+			choose(&finding, &call);
+		else
+			ereport(LOG,
+					(errmsg("the policies of schema \"%s\" can't be read: %s",
+							get_namespace_name(call.namespace_id),
+							error->message)));
+	}
+	*job = finding.job;
+	*due_at = finding.due_at;
+	return finding.found;
+}
+
+/*
+ * Beginning
+ */
+
+/* Runs that are not finished belong to processes that are gone. */
+static void
+mark_cut_runs(const Run *run)
+{
+	rf_query_once(
+		rf_query_format("UPDATE %s SET finished_at = clock_timestamp(),"
+						" error = 'the run was cut short', sqlstate = '57P01'"
+						" WHERE finished_at IS NULL",
+						run->book.runs),
+		0, NULL, NULL, NULL);
+}
+
+static bool
+is_due(const Run *run)
+{
+	List	 *dues = rf_policy_look(&run->book, run->started_at);
+	ListCell *cell;
+
+	foreach(cell, dues)
+	{
+		RfPolicyDue *due = lfirst(cell);
+
+		if (strcmp(due->policy, run->name) == 0)
+			return due->due;
+	}
+	return false;
+}
+
+/* Put a run on record; false: there is nothing to do any more. */
+static bool
+begin_run(Run *run, Oid namespace_id)
+{
+	RfScope scope;
+	bool	begun;
+
+	begin_transaction();
+	begun = keep_store(namespace_id) &&
+			rf_policy_open_book(namespace_id, &run->book) && is_due(run) &&
+			rf_policy_read(&run->book, run->name, run->started_at,
+						   &run->policy);
+	if (begun)
+	{
+		rf_query_begin(&scope, run->book.owner, SECURITY_RESTRICTED_OPERATION);
+		mark_cut_runs(run);
+		run->run_id = insert_run(run);
+		rf_query_end(&scope);
+		rf_policy_take_request(&run->book, run->name);
+	}
+	end_transaction();
+	return begun;
+}
+
+/*
+ * Steps
+ */
+
+static void
+record_progress(RfStore *store, const RfProgress *progress, const Run *run)
+{
+	Datum values[7];
+
+	values[0] = Int64GetDatum(run->run_id);
+	values[1] = Int64GetDatum(progress->events);
+	values[2] = Int64GetDatum(progress->batches);
+	values[3] = Int64GetDatum(progress->months);
+	values[4] = Int64GetDatum(progress->expected);
+	values[5] = Int32GetDatum(progress->batch_size);
+	values[6] = CStringGetTextDatum(progress->held_back_by);
+	rf_query_run(rf_store_plan(store, &update_run), values, NULL);
+}
+
+/* Called in each transaction of the loop; false: it is to stop after it. */
+static bool
+on_step(RfStore *store, const RfProgress *progress, void *arg)
+{
+	Run	   *run = arg;
+	Datum	name = CStringGetTextDatum(run->name);
+	RfScope scope;
+	bool	active;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	record_progress(store, progress, run);
+	active = rf_query_run(rf_store_plan(store, &is_active), &name, NULL) > 0;
+	rf_query_end(&scope);
+	if (!active)
+		run->stopped_by = "pause";
+	else if (rf_lock_database_is_wanted(MyDatabaseId))
+		run->stopped_by = "database";
+	return run->stopped_by == NULL;
+}
+
+/* Are we the owner of the policy, and may that one do what it asks for? */
+static void
+check_rights(const Run *run, RfStore *store)
+{
+	if (get_role_oid(run->policy.owner, true) != GetUserId())
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+			 errmsg(
+				 "role \"%s\" does not exist, may not log in, or does not own the store",
+				 run->policy.owner),
+			 errhint("Remove the policy, and set it as the owner.")));
+	if (!rf_compat_owns_relation(store->events, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE,
+					   get_rel_name(store->events));
+}
+
+typedef struct MonthCall
+{
+	RfStore	  *store;
+	RfTier	   tier;
+	DateADT	   month;
+	ErrorData *error;
+} MonthCall;
+
+static void
+make_month(void *arg)
+{
+	MonthCall *call = arg;
+
+	(void) rf_partition_create(call->store, call->tier, call->month, NULL);
+}
+
+/*
+ * Make a month, in a transaction of its own.  Where its locks are not to be
+ * had, the next run makes it.
+ */
+static bool
+try_month(Run *run, RfTier tier, DateADT month)
+{
+	MonthCall call = {.tier = tier, .month = month};
+	bool	  go_on;
+
+	CHECK_FOR_INTERRUPTS();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	call.store = rf_store_in(run->book.namespace_id, false);
+	if (!rf_query_attempt(make_month, &call, ERRCODE_LOCK_NOT_AVAILABLE,
+						  &call.error))
+		snprintf(run->progress.held_back_by, sizeof(run->progress.held_back_by),
+				 "%s", "locks");
+	go_on = on_step(rf_store_in(run->book.namespace_id, false), &run->progress,
+					run);
+	PopActiveSnapshot();
+	rf_query_commit();
+	return go_on;
+}
+
+static bool
+make_months_ahead(Run *run)
+{
+	DateADT month = rf_partition_month_of(run->started_at);
+	bool	go_on = true;
+
+	for (int i = 0; i <= run->policy.premake && go_on; i++)
+	{
+		go_on = try_month(run, RF_HOT, month);
+		month = rf_partition_next_month(month);
+	}
+	return go_on;
+}
+
+/* What waits in the default partition of a tier goes to months. */
+static bool
+drain(Run *run, RfTier tier)
+{
+	int64	  events = 0;
+	List	 *months;
+	ListCell *cell;
+	bool	  go_on = true;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	months = rf_partition_waiting(rf_store_in(run->book.namespace_id, false),
+								  tier, &events);
+	PopActiveSnapshot();
+	foreach(cell, months)
+	{
+		if (go_on)
+			go_on = try_month(run, tier, lfirst_int(cell));
+	}
+	return go_on;
+}
+
+static bool
+move(Run *run)
+{
+	RfMoveSpec	  spec = {0};
+	RfLoopControl control = {0};
+
+	spec.before = run->policy.before;
+	spec.only_archived = run->policy.only_archived;
+	spec.commits = true;
+	spec.now = run->started_at;
+	rf_throttle_init(&run->throttle, run->policy.batch_size,
+					 run->policy.max_replica_lag);
+	spec.batch_size = run->throttle.size;
+	control.deadline = Min(run->policy.deadline, run->policy.window_end);
+	control.throttle = &run->throttle;
+	control.on_step = on_step;
+	control.arg = run;
+	return rf_worker_move(run->book.namespace_id, &spec, &control,
+						  &run->progress);
+}
+
+/* All that a run does; false: it was stopped. */
+static bool
+do_steps(Run *run)
+{
+	bool done;
+
+	begin_transaction();
+	PopActiveSnapshot(); /* each step has its own */
+	rf_query_connect_nonatomic();
+	check_rights(run, rf_store_in(run->book.namespace_id, false));
+	done = make_months_ahead(run) && drain(run, RF_HOT) &&
+		   drain(run, RF_COLD) && move(run);
+	rf_query_disconnect();
+	CommitTransactionCommand();
+	return done;
+}
+
+/*
+ * Ending
+ */
+
+static void
+finish_run(const Run *run, bool done, const ErrorData *error)
+{
+	begin_transaction();
+	put_end(run, done, error);
+	end_transaction();
+}
+
+/* A run that somebody cancels because its policy was paused did not fail. */
+static bool
+was_paused(Run *run, const ErrorData *error)
+{
+	RfPolicy policy;
+	bool	 active;
+
+	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
+		return false;
+	begin_transaction();
+	active = rf_policy_read(&run->book, run->name, run->started_at, &policy);
+	end_transaction();
+	run->stopped_by = active ? "cancel" : "pause";
+	return true;
+}
+
+static void
+log_run(const Run *run)
+{
+	long ms = TimestampDifferenceMilliseconds(run->started_at,
+											  GetCurrentTimestamp());
+
+	if (rf_guc_log_min_duration < 0 || ms < rf_guc_log_min_duration ||
+		run->progress.events + run->progress.months == 0)
+		return;
+	ereport(LOG, (errmsg("policy \"%s\" of schema \"%s\": " INT64_FORMAT
+						 " events in " INT64_FORMAT " batches, " INT64_FORMAT
+						 " months flipped, %ld ms",
+						 run->name, run->book.schema, run->progress.events,
+						 run->progress.batches, run->progress.months, ms)));
+}
+
+/*
+ * Run a policy in this process, which has connected as its owner, outside of
+ * any transaction.  Nothing is done where it is not due any more.
+ */
+void
+rf_run_policy(Oid namespace_id, const char *policy)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+												  "Rillflow run",
+												  ALLOCSET_DEFAULT_SIZES);
+	Run			  run = {.name = policy};
+	volatile bool done = false;
+	ErrorData *volatile error = NULL;
+
+	/* the memory of a connection that commits hangs on a portal's */
+	PortalContext = context;
+	MemoryContextSwitchTo(context);
+	run.started_at = GetCurrentTimestamp();
+	if (!begin_run(&run, namespace_id))
+		return;
+	pgstat_report_activity(STATE_RUNNING,
+						   psprintf("rillflow: policy \"%s\" of schema \"%s\"",
+									run.name, run.book.schema));
+	PG_TRY();
+	{
+		done = do_steps(&run);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(context);
+	}
+	PG_END_TRY();
+	if (error != NULL && was_paused(&run, error))
+		error = NULL;
+	finish_run(&run, done, error);
+	if (error == NULL)
+		log_run(&run);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/*
+ * SQL interface
+ */
+
+PG_FUNCTION_INFO_V1(rf_worker_list);
+
+#define LIST_POLICIES                                                     \
+	"SELECT p.failures, r.pid, r.started_at, r.events, r.expected,"       \
+	" CASE WHEN r.events > 0 THEN r.events / extract(epoch FROM"          \
+	" clock_timestamp() - r.started_at)::float8 END,"                     \
+	" CASE WHEN r.events > 0 THEN (clock_timestamp() - r.started_at)"     \
+	" * (greatest(r.expected - r.events, 0) / r.events::float8) END,"     \
+	" r.batch_size, r.held_back_by, e.error, e.finished_at, p.name,"      \
+	" r.run_id IS NOT NULL AND r.finished_at IS NULL"                     \
+	" FROM %s AS p LEFT JOIN LATERAL (SELECT * FROM %s AS r"              \
+	" WHERE r.policy = p.name ORDER BY run_id DESC LIMIT 1) AS r ON true" \
+	" LEFT JOIN LATERAL (SELECT error, finished_at FROM %s AS e"          \
+	" WHERE e.policy = p.name AND error IS NOT NULL"                      \
+	" ORDER BY run_id DESC LIMIT 1) AS e ON true ORDER BY p.name"
+
+#define LIST_COLUMNS 16
+
+static const RfPolicyDue *
+find_due(const LookCall *call, const char *policy)
+{
+	ListCell *cell;
+
+	foreach(cell, call->dues)
+	{
+		if (strcmp(((RfPolicyDue *) lfirst(cell))->policy, policy) == 0)
+			return lfirst(cell);
+	}
+	return NULL;
+}
+
+/* Why a policy that is due does not run. */
+static const char *
+why_not_running(void)
+{
+	RfBoard *board = rf_board_attach();
+
+	if (rf_board_launcher_of(MyDatabaseId) == 0)
+		return "no launcher runs: preload the library, or call rf_worker_start()";
+	if (!rf_guc_worker)
+		return "rillflow.worker is off";
+	if (board->no_slot_since != 0)
+		return "no background worker slot is free: see max_worker_processes";
+	return "waits for a worker";
+}
+
+/* A line of rf_worker_list(); its first columns are about the policy. */
+static void
+put_policy(const LookCall *call, uint64 row, bool busy, ReturnSetInfo *rsinfo)
+{
+	char			  *policy = TextDatumGetCString(rf_query_must(row, 12));
+	bool			   running = busy && DatumGetBool(rf_query_must(row, 13));
+	const RfPolicyDue *due = find_due(call, policy);
+	bool			   idle = due == NULL || !due->due || running;
+	Datum			   values[LIST_COLUMNS];
+	bool			   nulls[LIST_COLUMNS] = {0};
+
+	values[0] = DirectFunctionCall1(namein, CStringGetDatum(call->book.schema));
+	values[1] = CStringGetTextDatum(policy);
+	values[2] = CStringGetTextDatum(
+		running							 ? "running" :
+		due == NULL						 ? "unknown" :
+		!TIMESTAMP_IS_NOEND(due->due_at) ? (due->due ? "due" : "waiting") :
+		strncmp(due->reason, "paused", 6) == 0 ? "paused" :
+												 "disarmed");
+	values[3] = CStringGetTextDatum(running		? "" :
+									due == NULL ? "" :
+									idle		? due->reason :
+												  why_not_running());
+	nulls[3] = running || due == NULL;
+	values[4] = rf_query_value(row, 1, &nulls[4]);
+	values[5] = due == NULL ? 0 : TimestampTzGetDatum(due->due_at);
+	nulls[5] = due == NULL || TIMESTAMP_IS_NOEND(due->due_at);
+	for (int i = 2; i <= 9; i++)
+	{
+		values[i + 4] = rf_query_value(row, i, &nulls[i + 4]);
+		nulls[i + 4] = nulls[i + 4] || !running;
+	}
+	values[14] = rf_query_value(row, 10, &nulls[14]);
+	values[15] = rf_query_value(row, 11, &nulls[15]);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static void
+put_store(const LookCall *call, ReturnSetInfo *rsinfo)
+{
+	bool	busy = !store_is_free(call->namespace_id);
+	RfScope scope;
+	uint64	rows;
+
+	rf_query_begin(&scope, call->book.owner, SECURITY_RESTRICTED_OPERATION);
+	rows = rf_query_once(rf_query_format(LIST_POLICIES, call->book.policies,
+										 call->book.runs, call->book.runs),
+						 0, NULL, NULL, NULL);
+	for (uint64 i = 0; i < rows; i++)
+		put_policy(call, i, busy, rsinfo);
+	rf_query_end(&scope);
+}
+
+static bool
+may_see(Oid namespace_id)
+{
+	Oid policies = get_relname_relid("rf_archive_policies", namespace_id);
+	Oid runs = get_relname_relid("rf_archive_runs", namespace_id);
+
+	return OidIsValid(policies) && OidIsValid(runs) &&
+		   pg_class_aclcheck(policies, GetUserId(), ACL_SELECT) ==
+			   ACLCHECK_OK &&
+		   pg_class_aclcheck(runs, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
+}
+
+/*
+ * The policies of all stores that the caller may see, and what they do.  A
+ * store that can't be read is told of, and does not hide the others.
+ */
+Datum
+rf_worker_list(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	List		  *schemas = rf_store_schemas();
+	ListCell	  *cell;
+
+	InitMaterializedSRF(fcinfo, 0);
+	foreach(cell, schemas)
+	{
+		LookCall   call = {.namespace_id = lfirst_oid(cell),
+						   .now = GetCurrentTimestamp()};
+		ErrorData *error;
+
+		if (!may_see(call.namespace_id))
+			continue;
+		if (!rf_query_attempt(look_into_store, &call, RF_ANY_ERROR, &error))
+			ereport(WARNING,
+					(errmsg("the policies of schema \"%s\" can't be read: %s",
+							get_namespace_name(call.namespace_id),
+							error->message)));
+		else if (call.book.policies != NULL)
+			put_store(&call, rsinfo);
+	}
+	return (Datum) 0;
+}
