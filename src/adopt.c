@@ -244,12 +244,16 @@ clean_up(void *arg)
 	rf_query_end(&scope);
 }
 
-/* Nobody drops a table of the source in this transaction. */
+/*
+ * Nobody drops a table of the source in this transaction.  Whoever cancels
+ * between two of them is heard here, where an error is cleaned up after.
+ */
 static void
 hold_source(const Adoption *adoption)
 {
 	RfLockLimit limit;
 
+	CHECK_FOR_INTERRUPTS();
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, AccessShareLock);
 }
@@ -775,6 +779,7 @@ prepare(void *arg)
 	RfScope	  scope;
 
 	begin_scope(adoption, &scope);
+	RF_WAIT_POINT("adopt_watched");
 	hold_source(adoption);
 	rf_source_check_rows(&adoption->source, NULL);
 	RF_WAIT_POINT("adopt_checked");
@@ -809,6 +814,7 @@ catch_up(void *arg)
 	RfScope	  scope;
 
 	begin_scope(adoption, &scope);
+	RF_WAIT_POINT("adopt_prepared");
 	hold_source(adoption);
 	adoption->changes = take_up_changes(adoption);
 	rf_query_end(&scope);
@@ -1484,11 +1490,11 @@ prove(Adoption *adoption)
 					   " events, to the months came " INT64_FORMAT ".",
 					   adoption->events, events),
 			 errhint(
-				 "Find out who changed \"%s\" itself. To go on with"
+				 "Find out who wrote to the source itself. To go on with"
 				 " what there is, run: INSERT INTO %s (actor, action, events)"
 				 " VALUES (current_user, 'adopt counted', " INT64_FORMAT
 				 "); and call rf_adopt() again.",
-				 adoption->name, log, events)));
+				 log, events)));
 	rf_query_end(&scope);
 }
 
@@ -1678,7 +1684,6 @@ attempt(Adoption *adoption, void (*work)(void *arg))
 	ErrorData *error;
 	bool	   done;
 
-	CHECK_FOR_INTERRUPTS();
 	begin_step(adoption);
 	MemoryContextSwitchTo(adoption->context);
 	done = rf_query_attempt(work, adoption, RF_ANY_ERROR, &error);
@@ -1693,9 +1698,7 @@ static void
 begin_adoption(Adoption *adoption)
 {
 	attempt(adoption, watch);
-	RF_WAIT_POINT("adopt_watched");
 	attempt(adoption, prepare);
-	RF_WAIT_POINT("adopt_prepared");
 	adoption->changes = FEW_CHANGES;
 	for (int i = 0; i < MAX_ROUNDS && adoption->changes >= FEW_CHANGES; i++)
 		attempt(adoption, catch_up);

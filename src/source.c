@@ -168,7 +168,7 @@ static const Obstacle obstacles[] = {
  * A dependency d of an own part on the table itself, or on one of its columns;
  * what names the table as a whole in an expression is none.
  */
-#define OWN_EXPRESSION "(d.deptype IN ('a', 'i') OR d.refobjsubid <> 0)"
+#define OWN_EXPRESSION "(d.deptype <> 'n' OR d.refobjsubid <> 0)"
 #define IS_PART(catalog, table_column)           \
 	"EXISTS (SELECT FROM " catalog " AS o WHERE" \
 	" o.oid = d.objid AND o." table_column " = $1)"

@@ -196,6 +196,17 @@ SQL
 
 # Who cancels is told so, whoever else has a lock; what could not be taken away is told, and goes with the next call.
 {
+	make_plain(50);
+	my $holder = hold_point($node, 'adopt_prepared');
+	my $adopter = start_psql($node, "CALL rf_adopt('events');", 'adopter');
+	my $pid = wait_at_point($node, 'adopt_prepared', 'adopter', $adopter);
+	ask("SELECT pg_cancel_backend($pid)");
+	my (undef, undef, $messages) = finish_psql($adopter);
+	like($messages, qr/ERROR:  57014/, 'cancelled between two steps: that is what it says');
+	release_point($holder);
+	is(traces(), '0 0', 'cancelled between two steps: nothing is left over');
+}
+{
 	my $before = make_plain(50);
 	my $reader = $node->background_psql('postgres');
 	my $holder = hold_point($node, 'adopt_checked');
@@ -245,6 +256,8 @@ SQL
 	wait_until('the adopter wants the root', sub {
 		ask("SELECT count(*) FROM pg_locks WHERE relation = 'events'::regclass AND mode = 'AccessExclusiveLock'") > 0 });
 	$writer->query_safe('LOCK TABLE ONLY events_adopted IN ROW EXCLUSIVE MODE');
+	is(ask("SELECT count(*) FROM pg_locks WHERE relation = 'events_adopted'::regclass AND mode = 'RowExclusiveLock' AND granted"),
+		'1', 'a writer waits for nothing below the root');
 	like(($node->psql('postgres', "SET session_replication_role = replica; DELETE FROM ONLY events_adopted"))[2],
 		qr/append-only/, 'nobody writes to the emptied source');
 	$writer->query_safe('COMMIT');
