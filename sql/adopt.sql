@@ -401,6 +401,16 @@ CREATE POLICY known ON other.readers USING (EXISTS (SELECT FROM other.events_arc
 SELECT rf_flatten('o');
 \echo :SQLSTATE
 DROP POLICY known ON other.readers;
+CREATE VIEW other.january AS SELECT global_seq FROM other.events_hot_2024_01;
+SELECT rf_flatten('o');
+\echo :SQLSTATE
+DROP VIEW other.january;
+SET client_min_messages = error;
+CREATE PUBLICATION other_events FOR TABLE other.events;
+RESET client_min_messages;
+SELECT rf_flatten('o');
+\echo :SQLSTATE
+DROP PUBLICATION other_events;
 \set VERBOSITY terse
 SELECT rf_flatten('o');
 \set VERBOSITY default

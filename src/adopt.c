@@ -724,20 +724,27 @@ take_rights(const Adoption *adoption, RfStore *store)
 	rf_model_close(adoption->staging);
 }
 
+static char *
+state_of(const Oid *relids, int count)
+{
+	Datum elements[RF_SOURCE_TABLES + 2];
+
+	Assert(count <= lengthof(elements));
+	for (int i = 0; i < count; i++)
+		elements[i] = ObjectIdGetDatum(relids[i]);
+	return rf_model_state(rf_query_array(elements, count, OIDOID));
+}
+
 /* All of the source that is taken over, in a form that can be compared. */
 static char *
 state_of_source(const Adoption *adoption)
 {
-	Oid	  tables[RF_SOURCE_TABLES];
-	int	  count = rf_source_tables(&adoption->source, tables);
-	char *result = "";
+	Oid relids[RF_SOURCE_TABLES + 1];
+	int count = rf_source_tables(&adoption->source, relids);
 
-	for (int i = 0; i < count; i++)
-		result = psprintf("%s %s", result, rf_model_state(tables[i]));
 	if (OidIsValid(adoption->source.sequence))
-		result = psprintf("%s %s", result,
-						  rf_model_state(adoption->source.sequence));
-	return result;
+		relids[count++] = adoption->source.sequence;
+	return state_of(relids, count);
 }
 
 /* The same of the store that is there, of which rights are taken over. */
@@ -746,13 +753,11 @@ state_of_target(const Adoption *adoption)
 {
 	RfStore *store = empty_store(adoption);
 
-	return store == NULL ?
-			   "" :
-			   psprintf("%s %s %s %s %s", rf_model_state(store->events),
-						rf_model_state(store->events_archive),
-						rf_model_state(store->events_all),
-						rf_model_state(store->streams),
-						rf_model_state(store->sequence));
+	if (store == NULL)
+		return "";
+	return state_of((Oid[]){store->events, store->events_archive,
+							store->events_all, store->streams, store->sequence},
+					5);
 }
 
 /* What was altered since it was taken over would be lost. */

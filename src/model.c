@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -245,49 +246,51 @@ rf_model_close(Oid namespace_id)
 				 namespace_id, namespace_id);
 }
 
-/* what of a catalog belongs to the relation $1 */
-#define VERSIONS_OF(catalog, condition)                       \
-	" UNION ALL SELECT tableoid || ':' || xmin FROM " catalog \
-	" WHERE " condition
+/* Rows of the catalog that tell of the relations $1, or are tied to them. */
+static const struct
+{
+	const char *catalog;
+	const char *condition;
+} telling[] = {
+	{"pg_attribute", "attrelid = ANY ($1)"},
+	{"pg_attrdef", "adrelid = ANY ($1)"},
+	{"pg_constraint", "conrelid = ANY ($1)"},
+	{"pg_index", "indrelid = ANY ($1)"},
+	{"pg_trigger", "tgrelid = ANY ($1)"},
+	{"pg_policy", "polrelid = ANY ($1)"},
+	{"pg_rewrite", "ev_class = ANY ($1)"},
+	{"pg_inherits", "inhrelid = ANY ($1)"},
+	{"pg_description", "objoid = ANY ($1) AND classoid = 'pg_class'::regclass"},
+	{"pg_depend", "refobjid = ANY ($1) AND refclassid = 'pg_class'::regclass"},
+	{"pg_depend", "refclassid = 'pg_type'::regclass AND refobjid IN"
+				  " (SELECT reltype FROM pg_class WHERE oid = ANY ($1))"},
+};
 
 /*
- * A text that is another one when a relation has been altered, or when anything
- * was tied to it: who wrote the rows of the catalog that tell of it.  Of its
- * own row in pg_class, which also changes when it is vacuumed, only what counts
- * is looked at.
+ * A text that is another one when any of the relations has been altered, or
+ * anything was tied to it: who wrote those rows.  Of the row in pg_class, which
+ * changes when a table is vacuumed, too, only what counts is looked at.
  */
 char *
-rf_model_state(Oid relid)
+rf_model_state(ArrayType *relids)
 {
-	Oid	  types[1] = {OIDOID};
-	Datum values[1];
+	Oid			   types[1] = {OIDARRAYOID};
+	Datum		   values[1];
+	StringInfoData sql;
 
-	values[0] = ObjectIdGetDatum(relid);
-	rf_query_once(
-		"SELECT md5(string_agg(v, ' ' ORDER BY v)) FROM (SELECT row(relname,"
-		" relnamespace, relowner, relpersistence, relrowsecurity,"
-		" relforcerowsecurity, reloftype, relacl)::text FROM pg_class"
-		" WHERE oid = $1" VERSIONS_OF("pg_attribute", "attrelid = $1")
-			VERSIONS_OF("pg_attrdef",
-						"adrelid = $1") VERSIONS_OF("pg_constraint",
-													"conrelid = $1")
-				VERSIONS_OF("pg_index",
-							"indrelid = $1") VERSIONS_OF("pg_trigger",
-														 "tgrelid = $1")
-					VERSIONS_OF("pg_policy",
-								"polrelid = $1") VERSIONS_OF("pg_rewrite",
-															 "ev_class = $1")
-						VERSIONS_OF("pg_inherits", "inhrelid = $1") VERSIONS_OF(
-							"pg_description",
-							"objoid = $1 AND classoid = 'pg_class'::regclass")
-							VERSIONS_OF("pg_depend",
-										"refobjid = $1 AND"
-										" refclassid = 'pg_class'::regclass")
-								VERSIONS_OF(
-									"pg_depend",
-									"refclassid = 'pg_type'::regclass"
-									" AND refobjid IN (SELECT oid FROM pg_type"
-									" WHERE typrelid = $1)") ") AS versions(v)",
-		1, types, values, NULL);
+	initStringInfo(&sql);
+	appendStringInfoString(
+		&sql, "SELECT md5(string_agg(v, ' ' ORDER BY v)) FROM (SELECT"
+			  " row(relname, relnamespace, relowner, relpersistence,"
+			  " relrowsecurity, relforcerowsecurity, reloftype, relacl)::text"
+			  " FROM pg_class WHERE oid = ANY ($1)");
+	for (int i = 0; i < lengthof(telling); i++)
+		appendStringInfo(&sql,
+						 " UNION ALL SELECT tableoid || ':' || xmin FROM %s"
+						 " WHERE %s",
+						 telling[i].catalog, telling[i].condition);
+	appendStringInfoString(&sql, ") AS versions(v)");
+	values[0] = PointerGetDatum(relids);
+	rf_query_once(sql.data, 1, types, values, NULL);
 	return TextDatumGetCString(rf_query_must(0, 1));
 }

@@ -10,6 +10,8 @@
 
 #include "rillflow.h"
 
+#include "utils/array.h"
+
 /* What can be taken over; several are taken in this order. */
 #define RF_MODEL_COLUMNS 0x01 /* those that the other lacks */
 #define RF_MODEL_DEFAULTS 0x02
@@ -33,6 +35,6 @@
 extern void	 rf_model_take(Oid from, Oid to, int what);
 extern void	 rf_model_run(const char *sql, Oid first, Oid second);
 extern void	 rf_model_close(Oid namespace_id);
-extern char *rf_model_state(Oid relid);
+extern char *rf_model_state(ArrayType *relids);
 
 #endif /* RF_MODEL_H */
