@@ -201,7 +201,32 @@ SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'rf_read_all';
 
 COMMENT ON FUNCTION rf_read_all (bigint, integer, text[], boolean, text) IS
-	'replay a store: its next events in order of global_seq';
+	'replay a store in order of global_seq; on its primary, no event before a lower one is settled';
+
+-- consumer
+
+CREATE FUNCTION rf_consumer_advance (
+	name text,
+	global_seq bigint,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_consumer_advance';
+
+COMMENT ON FUNCTION rf_consumer_advance (text, bigint, text) IS
+	'note how far a consumer has read; one that is new is registered';
+
+CREATE FUNCTION rf_consumer_remove (
+	name text,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_consumer_remove';
+
+COMMENT ON FUNCTION rf_consumer_remove (text, text) IS
+	'forget a consumer, which holds no move back any more';
 
 -- key
 
@@ -261,6 +286,7 @@ CREATE FUNCTION rf_archive_move (
 	stream_id uuid DEFAULT NULL,
 	only_archived boolean DEFAULT false,
 	dry_run boolean DEFAULT false,
+	ignore_consumers boolean DEFAULT false,
 	tenant text DEFAULT NULL)
 RETURNS TABLE (events_moved bigint, streams_touched bigint, batches integer, months_flipped integer)
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
@@ -268,7 +294,7 @@ ROWS 1
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'rf_archive_move';
 
-COMMENT ON FUNCTION rf_archive_move (timestamptz, integer, uuid, boolean, boolean, text) IS
+COMMENT ON FUNCTION rf_archive_move (timestamptz, integer, uuid, boolean, boolean, boolean, text) IS
 	'move events older than a time to the cold tier, in this transaction';
 
 CREATE PROCEDURE rf_archive_run (
@@ -277,11 +303,12 @@ CREATE PROCEDURE rf_archive_run (
 	stream_id uuid DEFAULT NULL,
 	only_archived boolean DEFAULT false,
 	max_runtime interval DEFAULT NULL,
+	ignore_consumers boolean DEFAULT false,
 	tenant text DEFAULT NULL)
 LANGUAGE C
 AS 'MODULE_PATHNAME', 'rf_archive_run';
 
-COMMENT ON PROCEDURE rf_archive_run (timestamptz, integer, uuid, boolean, interval, text) IS
+COMMENT ON PROCEDURE rf_archive_run (timestamptz, integer, uuid, boolean, interval, boolean, text) IS
 	'move events older than a time to the cold tier, committing after each batch';
 
 -- plan
@@ -290,6 +317,7 @@ CREATE FUNCTION rf_archive_plan (
 	before timestamptz,
 	stream_id uuid DEFAULT NULL,
 	only_archived boolean DEFAULT false,
+	ignore_consumers boolean DEFAULT false,
 	tenant text DEFAULT NULL)
 RETURNS TABLE (bucket_month date, source regclass, method text, events bigint,
 	streams bigint, bytes bigint, reason text)
@@ -297,13 +325,14 @@ LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'rf_archive_plan';
 
-COMMENT ON FUNCTION rf_archive_plan (timestamptz, uuid, boolean, text) IS
+COMMENT ON FUNCTION rf_archive_plan (timestamptz, uuid, boolean, boolean, text) IS
 	'what a move would do, a line a month';
 
 CREATE FUNCTION rf_archive_candidates (
 	before timestamptz,
 	max_streams integer DEFAULT 100,
 	only_archived boolean DEFAULT false,
+	ignore_consumers boolean DEFAULT false,
 	tenant text DEFAULT NULL)
 RETURNS TABLE (stream_id uuid, events bigint, oldest timestamptz, newest timestamptz,
 	closes boolean)
@@ -312,7 +341,7 @@ ROWS 100
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'rf_archive_candidates';
 
-COMMENT ON FUNCTION rf_archive_candidates (timestamptz, integer, boolean, text) IS
+COMMENT ON FUNCTION rf_archive_candidates (timestamptz, integer, boolean, boolean, text) IS
 	'the streams that a move would take events from';
 
 -- status
@@ -322,7 +351,8 @@ CREATE FUNCTION rf_archive_status (
 RETURNS TABLE (schema name, tenant text, backend text, redirect_enabled boolean,
 	hot_streams bigint, cold_streams bigint, hot_events bigint,
 	cold_events bigint, hot_bytes bigint, cold_bytes bigint,
-	default_events bigint, oldest_hot timestamptz)
+	default_events bigint, oldest_hot timestamptz,
+	held_back_by text, held_back_since timestamptz)
 LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
 ROWS 1
 SET search_path = pg_catalog, pg_temp

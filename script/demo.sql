@@ -27,6 +27,10 @@ SELECT CASE percentile_disc(0.5) WITHIN GROUP (ORDER BY at)
 			WHEN min(at) THEN greatest(max(at), min(at) + interval '1 second')
 			ELSE percentile_disc(0.5) WITHIN GROUP (ORDER BY at) END AS middle
 	FROM history \gset
+-- How old the last quarter is at least.
+SELECT greatest(date_trunc('minute', now() - percentile_disc(0.75) WITHIN GROUP (ORDER BY at)), interval '1 minute')
+		AS older_than
+	FROM history \gset
 -- A month before all of it, for a flip.
 SELECT (date_trunc('month', min(at) AT TIME ZONE 'UTC') - interval '1 month')::date AS month FROM history \gset
 
@@ -105,6 +109,25 @@ SELECT rf_flip_partition(:'month', 'cold');
 \echo '\n== And is read as before\n'
 SELECT tableoid::regclass AS leaf, count(*) AS events, count(DISTINCT stream_id) AS streams
 	FROM events_archive WHERE bucket_month = :'month' GROUP BY 1;
+
+\echo '\n== A policy does that by itself: a worker archives what is older, again and again\n'
+SELECT rf_policy_set('old events', older_than => :'older_than', every => '2 seconds');
+
+\set ECHO none
+\set QUIET on
+DO $$
+BEGIN
+	FOR i IN 1 .. 300 LOOP
+		EXIT WHEN EXISTS (SELECT FROM rf_archive_runs WHERE finished_at IS NOT NULL);
+		PERFORM pg_sleep(0.1);
+	END LOOP;
+END $$;
+\set QUIET off
+\set ECHO queries
+\echo '\n== What the worker has done, and when it comes again\n'
+SELECT policy, started_at, finished_at - started_at AS took, events, batches, months, error
+	FROM rf_archive_runs ORDER BY run_id LIMIT 1;
+SELECT policy, state, due_at FROM rf_worker_status;
 
 \echo '\n== What was done, from the ledger\n'
 SELECT action, count(*) AS entries, sum(events) AS events, sum(streams) AS streams, sum(duration) AS duration

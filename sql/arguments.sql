@@ -71,7 +71,7 @@ SELECT * FROM checks.grid('SELECT rf_archive_move(%s)', '@times');
 SELECT * FROM checks.grid('SELECT rf_archive_move(%s, dry_run => true)', '@times');
 SELECT * FROM checks.grid('SELECT rf_archive_move(''infinity'', %s)', '@ints', '100000', '100001');
 SELECT * FROM checks.grid('SELECT rf_archive_move(''infinity'', NULL, %s)', '@uuids');
-SELECT * FROM checks.grid('SELECT rf_archive_move(''infinity'', NULL, NULL, NULL, NULL, %s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_archive_move(''infinity'', NULL, NULL, NULL, NULL, NULL, %s)', '@texts');
 -- (a procedure that commits can't be tried and undone; here it says so, after it has looked at its arguments or before)
 SELECT * FROM checks.grid('CALL rf_archive_run(%s)', 'NULL', '''infinity''', '''x''');
 CALL rf_archive_run('infinity', 0);
@@ -93,6 +93,12 @@ SELECT * FROM checks.grid('SELECT count(*) FROM rf_archive_candidates(%s)', '@ti
 SELECT * FROM checks.grid('SELECT count(*) FROM rf_archive_candidates(''infinity'', %s)', '@ints');
 SELECT * FROM checks.grid('SELECT count(*) FROM rf_archive_candidates(''infinity'', tenant => %s)', '@texts');
 SELECT * FROM checks.grid('SELECT count(*) FROM rf_archive_status(%s)', '@texts');
+
+SELECT * FROM checks.grid('SELECT rf_consumer_advance(%s, 1)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_consumer_advance(''c'', %s)', '@ints', '9223372036854775807', '''9223372036854775808''');
+SELECT * FROM checks.grid('SELECT rf_consumer_advance(''c'', 1, %s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_consumer_remove(%s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_consumer_remove(''c'', %s)', '@texts');
 
 SELECT * FROM checks.grid('SELECT rf_archive_set_redirect(%s)', 'NULL', 'true', '''x''');
 SELECT * FROM checks.grid('SELECT rf_archive_set_include_archived(%s)', 'NULL', 'true', '''x''');

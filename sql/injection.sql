@@ -33,6 +33,13 @@ INSERT INTO events (stream_id, event_type, body, user_id) SELECT lpad(n::text, 3
 SELECT * FROM checks.literal();
 SELECT events, broken_streams FROM check_union('store');
 
+-- Consumers: any text of 1 to 63 bytes, told as it is.
+SELECT count(*) FROM checks.words, rf_consumer_advance(word, 0) WHERE octet_length(word) < 64;
+SELECT count(*) FROM checks.words JOIN rf_consumers ON name = word;
+SELECT held_back_by IN (SELECT word FROM checks.words) AS literally FROM rf_archive_status();
+SELECT count(*) FROM checks.words, rf_consumer_remove(word) WHERE octet_length(word) < 64;
+SELECT count(*) FROM rf_consumers;
+
 -- Tenants: any text of 1 to 63 bytes but the star; looked up literally.
 CREATE TABLE checks.outcomes (n int, outcome text);
 CREATE SCHEMA other;

@@ -118,7 +118,7 @@ SELECT * FROM rf_archive_move('infinity', stream_id => checks.stream(77), dry_ru
 -- Archived streams only: 8 and 9. One that is not archived is not touched, even by name.
 SELECT store, m.* FROM checks.both, rf_archive_move('2024-03-01 00:00+00', only_archived => true, tenant => tenant) AS m;
 SELECT store, m.* FROM checks.both, rf_archive_move('infinity', NULL, checks.stream(2), true, tenant => tenant) AS m;
-SELECT store, m.* FROM checks.both, rf_archive_move('infinity', 4, checks.stream(8), true, NULL, tenant) AS m;
+SELECT store, m.* FROM checks.both, rf_archive_move('infinity', 4, checks.stream(8), true, NULL, NULL, tenant) AS m;
 SELECT store, c.* FROM checks.both, check_same(store) AS c;
 SELECT right(stream_id::text, 1) AS s, count(*) FILTER (WHERE retention_class = 'hot') AS hot, count(*) FILTER (WHERE retention_class = 'cold') AS cold FROM events_all GROUP BY 1 ORDER BY 1;
 SELECT right(stream_id::text, 1) AS s, archived_by = session_user AS by_me, archive_reason FROM rf_streams WHERE archived_at IS NOT NULL ORDER BY 1;

@@ -37,6 +37,7 @@ INSERT INTO checks.calls (call) VALUES
 	($$rf_append(lpad('1', 32, '0')::uuid, 'e', '{}')$$), ($$rf_append(lpad('1', 32, '0')::uuid, 'e', '{}', '{"idempotency_key": "k"}')$$), ($$rf_append_batch(lpad('1', 32, '0')::uuid, '[{"type": "e", "body": 1}]')$$),
 	($$rf_read_stream(lpad('1', 32, '0')::uuid)$$), ($$rf_read_all()$$), ($$rf_archive_status()$$), ($$rf_archive_redirect_enabled()$$),
 	($$rf_archive_mark(lpad('1', 32, '0')::uuid)$$), ($$rf_archive_reactivate(lpad('1', 32, '0')::uuid)$$), ($$rf_archive_move('infinity')$$), ($$rf_archive_move('infinity', dry_run => true)$$), ($$rf_archive_plan('infinity')$$), ($$rf_archive_candidates('infinity')$$),
+	($$rf_consumer_advance('c', 0)$$), ($$rf_consumer_remove('c')$$),
 	($$rf_archive_set_redirect(true)$$), ($$rf_archive_set_include_archived(true)$$), ($$rf_archive_set_notify(true)$$), ($$rf_archive_set_backend('dual_table')$$), ($$rf_create_partition('hot', '2024-05-01')$$),
 	($$rf_prune_keys('-infinity')$$), ($$rf_prune_log('-infinity')$$), ($$rf_install('store')$$), ($$rf_uninstall('store', 'store', true)$$);
 GRANT SELECT ON checks.calls TO PUBLIC;

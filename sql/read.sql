@@ -124,6 +124,55 @@ SELECT * FROM rf_read_all(tenant => 'nobody');
 \echo :SQLSTATE
 SELECT * FROM rf_read_all(tenant => '*');
 \echo :SQLSTATE
+-- A sequence whose numbers do not ascend.
+BEGIN;
+ALTER SEQUENCE events_global_seq_seq CACHE 5;
+SELECT count(*) FROM rf_read_all();
+\echo :SQLSTATE
+ROLLBACK;
+BEGIN;
+ALTER SEQUENCE events_global_seq_seq CYCLE;
+SELECT count(*) FROM rf_read_all();
+\echo :SQLSTATE
+ROLLBACK;
+BEGIN;
+ALTER SEQUENCE events_global_seq_seq INCREMENT -1;
+SELECT count(*) FROM rf_read_all();
+\echo :SQLSTATE
+ROLLBACK;
+-- One that was set back, or that lies below the numbers that are there: nothing is left out.
+BEGIN;
+SELECT count(*) AS n FROM rf_read_all(0, NULL, NULL, true) \gset
+SELECT setval('events_global_seq_seq', 3);
+SELECT count(*) = :n AS "all" FROM rf_read_all(0, NULL, NULL, true);
+INSERT INTO events (global_seq, stream_id, event_type, body) VALUES (1000000000000000, md5('far')::uuid, 'far', '1'), (9223372036854775807, md5('far')::uuid, 'far', '1');
+SELECT count(*) - :n AS more, max(global_seq) FROM rf_read_all(0, NULL, NULL, true);
+ROLLBACK;
+SELECT setval('events_global_seq_seq', (SELECT max(global_seq) FROM events_all)) > 0 AS "set";
+-- Who appends takes a lock, and two more at most for rows that bring their numbers in any order.
+BEGIN;
+SELECT FROM rf_append(md5('far')::uuid, 'far', '1');
+SELECT FROM rf_append(md5('near')::uuid, 'near', '1');
+SELECT count(*), min(mode) FROM pg_locks WHERE locktype = 'userlock' AND classid = 'events_global_seq_seq'::regclass AND pid = pg_backend_pid();
+INSERT INTO events (global_seq, stream_id, event_type, body) SELECT -n, md5('far')::uuid, 'low', '1' FROM generate_series(1, 100) AS n;
+SELECT count(*) FROM pg_locks WHERE locktype = 'userlock' AND classid = 'events_global_seq_seq'::regclass AND pid = pg_backend_pid();
+SELECT count(*), min(global_seq) FROM rf_read_all(-200, NULL) WHERE global_seq < 0;
+ROLLBACK;
+-- The lock's tag has 48 bits: the highest number that it can name stands for those above.
+BEGIN;
+SELECT setval('events_global_seq_seq', 281474976710653) - 281474976710653 AS set;
+SELECT FROM rf_append(md5('far')::uuid, 'far', '1');
+SELECT FROM rf_append(md5('far')::uuid, 'far', '2');
+SELECT objid::bigint + (objsubid::int & 65535) * 4294967296 - 1 AS above FROM pg_locks
+WHERE locktype = 'userlock' AND classid = 'events_global_seq_seq'::regclass AND pid = pg_backend_pid();
+ROLLBACK;
+BEGIN;
+SELECT setval('events_global_seq_seq', 9000000000000000000) - 9000000000000000000 AS set;
+SELECT FROM rf_append(md5('far')::uuid, 'far', '1');
+SELECT objid::bigint + (objsubid::int & 65535) * 4294967296 - 1 AS above FROM pg_locks
+WHERE locktype = 'userlock' AND classid = 'events_global_seq_seq'::regclass AND pid = pg_backend_pid();
+ROLLBACK;
+SELECT setval('events_global_seq_seq', (SELECT max(global_seq) FROM events_all)) > 0 AS "set";
 SELECT events, broken_streams FROM check_union('store');
 
 -- The same from a store of the other backend.

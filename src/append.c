@@ -41,6 +41,7 @@
 #include "query.h"
 #include "store.h"
 #include "stream.h"
+#include "watermark.h"
 
 /* An event that is to be appended; its columns in the order of the INSERT. */
 #define EVENT_COLUMNS 13
@@ -393,6 +394,7 @@ write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 
 	if (to_cold)
 		store = rf_store_lock_cold(store);
+	(void) rf_watermark_hold(store);
 	choose_writer(store, to_cold, &writer);
 	directly = !to_cold && !writer.by_default && rf_frame_none_open();
 	if (directly)

@@ -399,14 +399,16 @@ carry_rows(Carrier *carrier)
 	RfBulk	   *bulk = carrier->bulk;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	Relation	index = index_open(carrier->leaf.global_index, AccessShareLock);
-	ScanKeyData key;
+	ScanKeyData keys[2];
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	ScanKeyInit(&key, carrier->leaf.global_seq, BTGreaterStrategyNumber,
+	ScanKeyInit(&keys[0], carrier->leaf.global_seq, BTGreaterStrategyNumber,
 				F_INT8GT, Int64GetDatum(bulk->after));
-	scan = systable_beginscan_ordered(carrier->source, index, snapshot, 1,
-									  &key);
+	ScanKeyInit(&keys[1], carrier->leaf.global_seq, BTLessEqualStrategyNumber,
+				F_INT8LE, Int64GetDatum(bulk->up_to));
+	scan = systable_beginscan_ordered(carrier->source, index, snapshot,
+									  lengthof(keys), keys);
 	while (bulk->picked < bulk->limit &&
 		   HeapTupleIsValid(
 			   tuple = systable_getnext_ordered(scan, ForwardScanDirection)))

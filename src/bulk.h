@@ -29,6 +29,7 @@ typedef struct RfBulk
 	Oid			  source;
 	Oid			  target;
 	int64		  after;   /* events with a higher global_seq */
+	int64		  up_to;   /* but none higher than that */
 	TimestampTz	  before;  /* and an earlier created_at */
 	int			  limit;   /* so many of them */
 	MemoryContext context; /* where the streams go */

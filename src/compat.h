@@ -25,6 +25,7 @@
 #include "postmaster/bgworker.h"
 #include "replication/slot.h"
 #include "storage/bufmgr.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/backend_status.h"
 #include "utils/guc.h"
@@ -198,6 +199,17 @@ rf_compat_snapshots_expire(void)
 	return OldSnapshotThresholdActive();
 #else
 	return false;
+#endif
+}
+
+/* Does this backend hold the lock in that mode? */
+static inline bool
+rf_compat_lock_is_held(const LOCKTAG *tag, LOCKMODE mode)
+{
+#if PG_VERSION_NUM >= 170000
+	return LockHeldByMe(tag, mode, false);
+#else
+	return LockHeldByMe(tag, mode);
 #endif
 }
 

@@ -25,7 +25,12 @@
  * tier that it goes to has events of the month, or because it waits in the
  * default partition, goes along by rows.
  *
- * Locks: the advisory lock of who makes months; ACCESS EXCLUSIVE on events,
+ * A month flips to cold when all of it has been read by all consumers, which
+ * is looked at again under the locks: late events may have come.  A month by
+ * hand is refused otherwise.
+ *
+ * Locks: the advisory lock that keeps consumers from registering, for a flip
+ * to cold; the advisory lock of who makes months; ACCESS EXCLUSIVE on events,
  * events_archive, and what is touched below, from the root down.  Who reads or
  * writes events holds a lock on a root, so nobody is in between, and nobody
  * sees the month missing.  They are waited for as lock.c says, and held for
@@ -68,6 +73,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "consumer.h"
 #include "flip.h"
 #include "ledger.h"
 #include "lock.h"
@@ -82,17 +88,19 @@
 
 typedef struct Flip
 {
-	Oid			namespace_id;
-	RfStore	   *store;
-	DateADT		month;
-	RfTier		tier; /* that it goes to */
-	Oid			from; /* parents */
-	Oid			to;
-	Oid			leaf;  /* the month's, below from */
-	Oid			rival; /* the month's, below to; InvalidOid: none */
-	Oid			result;
-	const char *flipper;   /* who writes migrated_by */
-	TimestampTz locked_at; /* since when we have the tables; 0: not at all */
+	Oid			 namespace_id;
+	RfStore		*store;
+	DateADT		 month;
+	RfTier		 tier; /* that it goes to */
+	Oid			 from; /* parents */
+	Oid			 to;
+	Oid			 leaf;	/* the month's, below from */
+	Oid			 rival; /* the month's, below to; InvalidOid: none */
+	Oid			 result;
+	const char	*flipper; /* who writes migrated_by */
+	bool		 ignore_consumers;
+	RfCheckpoint limit;		/* events beyond it stay hot */
+	TimestampTz	 locked_at; /* since when we have the tables; 0: not at all */
 } Flip;
 
 /* The cold tier, on its way to the other backend. */
@@ -454,25 +462,27 @@ carry_rows(RfStore *store, Oid source, Oid target, const char *flipper,
 }
 
 /*
- * Move up to so many events from the leaf of a month to that of the other
- * tier; returns how many there were.  The caller commits.
+ * Move up to so many events, of no higher global_seq than that, from the leaf
+ * of a month to that of the other tier; returns how many there were.  The
+ * caller commits.
  */
 int64
-rf_flip_absorb(RfStore *store, Oid small, Oid large, int limit)
+rf_flip_absorb(RfStore *store, Oid small, Oid large, int limit, int64 up_to)
 {
-	Oid		types[1] = {INT4OID};
-	Datum	values[1];
+	Oid		types[2] = {INT4OID, INT8OID};
+	Datum	values[2];
 	RfScope scope;
 	int64	moved;
 
 	values[0] = Int32GetDatum(limit);
+	values[1] = Int64GetDatum(up_to);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	moved =
 		carry_rows(store, small, large, FLIPPER,
 				   rf_query_format("ctid = ANY (ARRAY(SELECT ctid FROM ONLY %s"
-								   " LIMIT $1))",
+								   " WHERE global_seq <= $2 LIMIT $1))",
 								   rf_store_relation_name(small)),
-				   1, types, values);
+				   2, types, values);
 	rf_query_end(&scope);
 	return moved;
 }
@@ -727,6 +737,39 @@ require_fit(Flip *flip)
 	rf_store_leaf(leaf->relid, &known); /* has all that our writers need */
 }
 
+/*
+ * Late events that came over from the default of the other tier count as well,
+ * though they are cold already: the month goes by rows then.
+ */
+static void
+require_read(const Flip *flip)
+{
+	if (flip->limit.name == NULL ||
+		rf_partition_highest(flip->leaf) <= flip->limit.global_seq)
+		return;
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+		 errmsg("month %s cannot flip from \"%s\" to \"%s\"",
+				rf_partition_date_text(flip->month), get_rel_name(flip->from),
+				get_rel_name(flip->to)),
+		 errdetail("Consumer \"%s\" has read up to " INT64_FORMAT ".",
+				   flip->limit.name, flip->limit.global_seq),
+		 errhint(
+			 "Wait for it, rf_consumer_remove() it, or move the month with ignore_consumers.")));
+}
+
+/* How far a flip to cold may go, from here to the end of the transaction. */
+static void
+keep_consumers(Flip *flip, const RfLockLimit *limit)
+{
+	bool ignore = flip->ignore_consumers || flip->tier == RF_HOT;
+
+	if (!ignore)
+		rf_lock_checkpoints(limit, flip->namespace_id, true);
+	rf_consumer_limit(flip->store, ignore, &flip->limit);
+}
+
 static void
 lock_if_any(const RfLockLimit *limit, Oid relid)
 {
@@ -863,6 +906,7 @@ static void
 flip_leaf(Flip *flip, RfLockLimit *limit)
 {
 	require_fit(flip);
+	require_read(flip);
 	make_indexes(flip);
 	take_late_events(flip);
 	RF_WAIT_POINT("flip_before_locks");
@@ -873,6 +917,7 @@ flip_leaf(Flip *flip, RfLockLimit *limit)
 	flip->locked_at = GetCurrentTimestamp();
 	find_leaves(flip);
 	require_fit(flip);
+	require_read(flip);
 	take_late_events(flip);
 	require_success(drop_rival, flip, ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
 					NULL);
@@ -897,6 +942,7 @@ try_flip(void *arg)
 	rf_query_begin(&scope, flip->store->owner, SECURITY_RESTRICTED_OPERATION);
 	rf_query_be_quiet();
 	rf_lock_begin(&limit);
+	keep_consumers(flip, &limit);
 	rf_lock_makers(&limit, flip->namespace_id);
 	find_leaves(flip);
 	if (OidIsValid(flip->leaf))
@@ -912,13 +958,14 @@ try_flip(void *arg)
  * the tables wholly; 0 when there was nothing to flip.
  */
 Oid
-rf_flip_month(RfStore *store, RfTier tier, DateADT month,
+rf_flip_month(RfStore *store, RfTier tier, DateADT month, bool ignore_consumers,
 			  TimestampTz *locked_at)
 {
 	Flip flip = {.namespace_id = store->namespace_id,
 				 .month = month,
 				 .tier = tier,
-				 .flipper = FLIPPER};
+				 .flipper = FLIPPER,
+				 .ignore_consumers = ignore_consumers};
 
 	rf_lock_retry(try_flip, &flip);
 	*locked_at = flip.locked_at;
@@ -1231,12 +1278,18 @@ join_rival(RfStore *store, RfTier tier, DateADT month, Oid *result)
 	state = rf_flip_state(flip.store, flip.from, flip.to, leaf, &why);
 	if (!goes_by_rows(state))
 		return false;
+	if (tier == RF_COLD)
+		rf_consumer_keep(flip.store, true);
+	rf_consumer_limit(flip.store, tier == RF_HOT, &flip.limit);
 	(void) rf_store_lock_cold(flip.store);
 	find_leaves(&flip);
 	if (!OidIsValid(flip.leaf) || !OidIsValid(flip.rival))
 		return false;
+	require_read(&flip);
+	RF_WAIT_POINT("flip_before_rows");
 	*result = flip.rival;
-	moved = rf_flip_absorb(flip.store, flip.leaf, flip.rival, PG_INT32_MAX);
+	moved = rf_flip_absorb(flip.store, flip.leaf, flip.rival, PG_INT32_MAX,
+						   flip.limit.global_seq);
 	if (moved == 0)
 		return true;
 	rf_query_begin(&scope, flip.store->owner, SECURITY_RESTRICTED_OPERATION);
@@ -1274,7 +1327,7 @@ rf_flip_partition(PG_FUNCTION_ARGS)
 	rf_store_require_adopted(store);
 	require_over(month);
 	if (!join_rival(store, tier, month, &result))
-		result = rf_flip_month(store, tier, month, &locked_at);
+		result = rf_flip_month(store, tier, month, false, &locked_at);
 	if (!OidIsValid(result))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -31,9 +31,10 @@ typedef enum RfFlipState
 extern RfFlipState rf_flip_state(RfStore *store, Oid from, Oid to,
 								 const RfPartition *leaf, char **why);
 extern Oid		   rf_flip_month(RfStore *store, RfTier tier, DateADT month,
-								 TimestampTz *locked_at);
+								 bool ignore_consumers, TimestampTz *locked_at);
 extern void		   rf_flip_add_proof(Oid leaf, const char *condition);
-extern int64 rf_flip_absorb(RfStore *store, Oid small, Oid large, int limit);
+extern int64 rf_flip_absorb(RfStore *store, Oid small, Oid large, int limit,
+							int64 up_to);
 extern void	 rf_flip_cold_tier(RfStore *store, RfBackend backend);
 
 #endif /* RF_FLIP_H */

@@ -85,6 +85,7 @@ typedef struct RfFrame
 	int				   nkeys;
 	int				   maxkeys;
 	int64			   max_global_seq;
+	int64			   drawn_above; /* our locks say that numbers are */
 } RfFrame;
 
 extern void rf_frame_init(void);

@@ -39,6 +39,9 @@
 /* key space of the advisory lock that who makes or flips months takes */
 #define MAKERS_LOCK_CLASS 7271
 
+/* and of the one that moves share, and who registers a consumer takes alone */
+#define CHECKPOINTS_LOCK_CLASS 7274
+
 /* How often locks are tried for, and the pauses between. */
 #define MAX_ATTEMPTS 8
 #define FIRST_PAUSE_MS 50
@@ -134,6 +137,30 @@ rf_lock_makers(const RfLockLimit *limit, Oid namespace_id)
 						Int32GetDatum(MAKERS_LOCK_CLASS),
 						Int32GetDatum((int32) namespace_id));
 	AcceptInvalidationMessages();
+}
+
+/*
+ * Keep who registers a consumer apart from moves, which share the lock, until
+ * the transaction ends.
+ */
+void
+rf_lock_checkpoints(const RfLockLimit *limit, Oid namespace_id, bool shared)
+{
+	limit_wait(limit);
+	DirectFunctionCall2(shared ? pg_advisory_xact_lock_shared_int4 :
+								 pg_advisory_xact_lock_int4,
+						Int32GetDatum(CHECKPOINTS_LOCK_CLASS),
+						Int32GetDatum((int32) namespace_id));
+}
+
+/* Share the lock if that can be had without waiting. */
+bool
+rf_lock_try_checkpoints(Oid namespace_id)
+{
+	return DatumGetBool(
+		DirectFunctionCall2(pg_try_advisory_xact_lock_shared_int4,
+							Int32GetDatum(CHECKPOINTS_LOCK_CLASS),
+							Int32GetDatum((int32) namespace_id)));
 }
 
 /*

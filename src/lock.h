@@ -24,6 +24,9 @@ extern void rf_lock_table(const RfLockLimit *limit, Oid relid, LOCKMODE mode);
 extern bool rf_lock_is_wanted(Oid relid);
 extern bool rf_lock_database_is_wanted(Oid database);
 extern void rf_lock_makers(const RfLockLimit *limit, Oid namespace_id);
+extern void rf_lock_checkpoints(const RfLockLimit *limit, Oid namespace_id,
+								bool shared);
+extern bool rf_lock_try_checkpoints(Oid namespace_id);
 extern void rf_lock_retry(void (*work)(void *arg), void *arg);
 extern void rf_lock_pause(long ms);
 

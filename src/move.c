@@ -62,8 +62,8 @@
 
 /*
  * The statement of a batch.  Parameters: $1 cursor, $2 cut-off, $3 batch
- * size, $4 stream.  Result: the new cursor, events picked, rows deleted, rows
- * inserted, their streams.
+ * size, $4 stream, $5 the last event that all consumers have read.  Result: the
+ * new cursor, events picked, rows deleted, rows inserted, their streams.
  */
 
 /* any stream, in order of global_seq */
@@ -72,6 +72,7 @@
 	" (SELECT max(n) AS upper, count(*) AS picked FROM" \
 	" (SELECT global_seq AS n FROM ONLY {source}"       \
 	" WHERE global_seq > $1 AND created_at < $2"        \
+	" AND global_seq <= $5"                             \
 	" ORDER BY global_seq LIMIT $3) AS p)"
 #define DELETE_ANY                                                     \
 	", gone AS (DELETE FROM ONLY {source} AS e"                        \
@@ -84,11 +85,13 @@
 	" (SELECT max(n) AS upper, count(*) AS picked FROM"             \
 	" (SELECT stream_seq AS n FROM ONLY {source}"                   \
 	" WHERE stream_id = $4 AND stream_seq > $1 AND created_at < $2" \
+	" AND global_seq <= $5"                                         \
 	" ORDER BY stream_seq LIMIT $3) AS p)"
-#define DELETE_STREAM                           \
-	", gone AS (DELETE FROM ONLY {source} AS e" \
-	" WHERE stream_id = $4 AND stream_seq > $1" \
-	" AND stream_seq <= (SELECT upper FROM top) AND created_at < $2"
+#define DELETE_STREAM                                                \
+	", gone AS (DELETE FROM ONLY {source} AS e"                      \
+	" WHERE stream_id = $4 AND stream_seq > $1"                      \
+	" AND stream_seq <= (SELECT upper FROM top) AND created_at < $2" \
+	" AND global_seq <= $5"
 
 /*
  * Archived streams, which stay locked: a reactivation that commits first is
@@ -97,6 +100,7 @@
 #define PICK_ARCHIVED                                                         \
 	"WITH picked AS MATERIALIZED (SELECT global_seq AS n, stream_id AS id"    \
 	" FROM ONLY {source} AS e WHERE global_seq > $1 AND created_at < $2"      \
+	" AND global_seq <= $5"                                                   \
 	" AND EXISTS (SELECT FROM {streams} AS s"                                 \
 	" WHERE s.stream_id = e.stream_id AND s.archived_at IS NOT NULL)"         \
 	" ORDER BY global_seq LIMIT $3),"                                         \
@@ -128,10 +132,10 @@
 	" (SELECT count(*) FROM gone), (SELECT count(*) FROM come),"         \
 	" ARRAY(SELECT DISTINCT stream_id FROM come)"
 
-#define BATCH_ARGS                                \
-	4,                                            \
-	{                                             \
-		INT8OID, TIMESTAMPTZOID, INT4OID, UUIDOID \
+#define BATCH_ARGS                                         \
+	5,                                                     \
+	{                                                      \
+		INT8OID, TIMESTAMPTZOID, INT4OID, UUIDOID, INT8OID \
 	}
 #define BATCH(pick, delete)                                              \
 	{                                                                    \
@@ -169,9 +173,10 @@ static const RfStatement find_doubles =
 	 " FROM ONLY {source} AS h JOIN {cold} AS c"
 	 " ON (c.stream_id = h.stream_id AND c.stream_seq = h.stream_seq)"
 	 " OR c.global_seq = h.global_seq"
-	 " WHERE h.created_at < $1 ORDER BY equal, h.global_seq LIMIT 1",
-	 1,
-	 {TIMESTAMPTZOID}};
+	 " WHERE h.created_at < $1 AND h.global_seq <= $2"
+	 " ORDER BY equal, h.global_seq LIMIT 1",
+	 2,
+	 {TIMESTAMPTZOID, INT8OID}};
 
 /* Archived streams that others hold, or that have just been taken back. */
 static const RfStatement find_held =
@@ -602,11 +607,13 @@ static void
 require_equal_doubles(RfStore *store, const RfMoveSpec *spec,
 					  const RfMoveCursor *cursor, ErrorData *error)
 {
-	Datum value = TimestampTzGetDatum(spec->before);
+	Datum values[2];
 
+	values[0] = TimestampTzGetDatum(spec->before);
+	values[1] = Int64GetDatum(spec->limit.global_seq);
 	if (rf_query_run(rf_store_plan_for(store, &find_doubles, cursor->source,
 									   InvalidOid),
-					 &value, NULL) == 0)
+					 values, NULL) == 0)
 		ReThrowError(error);
 	if (!DatumGetBool(rf_query_must(0, 3)))
 		ereport(
@@ -635,7 +642,7 @@ typedef struct Outcome
 typedef struct BatchCall
 {
 	RfPlan plan;
-	Datum  values[4];
+	Datum  values[5];
 } BatchCall;
 
 static void
@@ -674,6 +681,7 @@ try_statement(RfStore *store, const RfMoveSpec *spec,
 	call->values[1] = TimestampTzGetDatum(spec->before);
 	call->values[2] = Int32GetDatum(spec->batch_size);
 	call->values[3] = UUIDPGetDatum(&spec->stream_id);
+	call->values[4] = Int64GetDatum(spec->limit.global_seq);
 	if (!rf_query_attempt(run_statement, call, ERRCODE_UNIQUE_VIOLATION, error))
 		return false;
 	take_outcome(outcome);
@@ -690,6 +698,7 @@ try_bulk(const RfMoveSpec *spec, const RfMoveCursor *cursor, Outcome *outcome)
 	bulk.source = cursor->source;
 	bulk.target = cursor->target;
 	bulk.after = cursor->after;
+	bulk.up_to = spec->limit.global_seq;
 	bulk.before = spec->before;
 	bulk.limit = spec->batch_size;
 	bulk.context = CurrentMemoryContext;

@@ -20,6 +20,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/relscan.h"
 #include "access/stratnum.h"
 #include "access/table.h"
@@ -40,6 +41,7 @@
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -279,6 +281,57 @@ rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id, Snapshot snapshot)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found;
+}
+
+/*
+ * The global_seq of the first event of a leaf, or of the last one, by its
+ * index, with the latest snapshot.  What is known if there is no event, or no
+ * index, is the caller's to say.
+ */
+static int64
+end_of_leaf(Oid leaf, ScanDirection direction, int64 if_empty, int64 if_unknown)
+{
+	Relation	rel = table_open(leaf, AccessShareLock);
+	int64		result = if_unknown;
+	RfLeaf		columns;
+	Relation	index;
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		isnull;
+
+	rf_store_leaf(leaf, &columns);
+	if (OidIsValid(columns.global_index))
+	{
+		snapshot = RegisterSnapshot(GetLatestSnapshot());
+		index = index_open(columns.global_index, AccessShareLock);
+		scan = systable_beginscan_ordered(rel, index, snapshot, 0, NULL);
+		tuple = systable_getnext_ordered(scan, direction);
+		result = HeapTupleIsValid(tuple) ?
+					 DatumGetInt64(heap_getattr(tuple, columns.global_seq,
+												RelationGetDescr(rel),
+												&isnull)) :
+					 if_empty;
+		systable_endscan_ordered(scan);
+		index_close(index, AccessShareLock);
+		UnregisterSnapshot(snapshot);
+	}
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/* No event of the leaf has a lower number. */
+int64
+rf_partition_lowest(Oid leaf)
+{
+	return end_of_leaf(leaf, ForwardScanDirection, PG_INT64_MAX, 0);
+}
+
+/* No event of the leaf has a higher number. */
+int64
+rf_partition_highest(Oid leaf)
+{
+	return end_of_leaf(leaf, BackwardScanDirection, 0, PG_INT64_MAX);
 }
 
 /*

@@ -65,6 +65,8 @@ extern bool	 rf_partition_search(RfSearch *search, const pg_uuid_t *id,
 								 int32 highest, TimestampTz first,
 								 TimestampTz last);
 extern void	 rf_partition_end_search(RfSearch *search);
+extern int64 rf_partition_lowest(Oid leaf);
+extern int64 rf_partition_highest(Oid leaf);
 extern bool	 rf_partition_is_seen(Oid relid);
 extern void	 rf_partition_require_silent(Oid relid, bool is_target);
 extern void	 rf_partition_require_all_silent(Oid parent);

@@ -21,6 +21,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "consumer.h"
 #include "flip.h"
 #include "frame.h"
 #include "partition.h"
@@ -35,21 +36,32 @@
  */
 #define FEW_EVENTS 1000
 
-/* Is a row of {source} or {hot} one that the move takes? */
-#define ELIGIBLE                                                  \
+/*
+ * Is a row of {source} or {hot} one that the move takes?  DUE is one that it
+ * would take if no consumer had to read it first.
+ */
+#define DUE                                                       \
 	"created_at < $1 AND ($2::uuid IS NULL OR e.stream_id = $2)"  \
 	" AND (NOT $3::boolean OR EXISTS (SELECT FROM {streams} AS s" \
 	" WHERE s.stream_id = e.stream_id AND s.archived_at IS NOT NULL))"
-#define ELIGIBLE_ARGS TIMESTAMPTZOID, UUIDOID, BOOLOID
+#define ELIGIBLE DUE " AND e.global_seq <= $4"
+#define ELIGIBLE_ARGS TIMESTAMPTZOID, UUIDOID, BOOLOID, INT8OID
+#define NELIGIBLE 4
 
 static const RfStatement has_eligible =
 	{"SELECT 1 FROM ONLY {source} AS e WHERE " ELIGIBLE " LIMIT 1",
-	 3,
+	 NELIGIBLE,
+	 {ELIGIBLE_ARGS}};
+
+static const RfStatement has_held =
+	{"SELECT 1 FROM ONLY {source} AS e WHERE " DUE
+	 " AND e.global_seq > $4 LIMIT 1",
+	 NELIGIBLE,
 	 {ELIGIBLE_ARGS}};
 
 static const RfStatement eligible_months =
 	{"SELECT DISTINCT bucket_month FROM ONLY {source} AS e WHERE " ELIGIBLE,
-	 3,
+	 NELIGIBLE,
 	 {ELIGIBLE_ARGS}};
 
 static const RfStatement estimate_leaf =
@@ -62,30 +74,31 @@ static const RfStatement estimate_leaf =
 /* a row a month: month, events, streams, bytes in proportion */
 static const RfStatement plan_leaf =
 	{"SELECT bucket_month, events, streams,"
-	 " (pg_total_relation_size($4) * events / total)::bigint FROM"
+	 " (pg_total_relation_size($5) * events / total)::bigint FROM"
 	 " (SELECT bucket_month, count(*) FILTER (WHERE ok) AS events,"
 	 " count(DISTINCT stream_id) FILTER (WHERE ok) AS streams,"
 	 " sum(count(*)) OVER () AS total FROM"
 	 " (SELECT bucket_month, stream_id, " ELIGIBLE " AS ok"
 	 " FROM ONLY {source} AS e) AS r"
 	 " GROUP BY bucket_month) AS m WHERE events > 0 ORDER BY bucket_month",
-	 4,
+	 NELIGIBLE + 1,
 	 {ELIGIBLE_ARGS, OIDOID}};
 
 static const RfStatement count_streams =
 	{"SELECT count(DISTINCT stream_id) FROM {hot} AS e WHERE " ELIGIBLE,
-	 3,
+	 NELIGIBLE,
 	 {ELIGIBLE_ARGS}};
 
 static const RfStatement list_candidates =
 	{"SELECT stream_id, events, oldest, newest,"
 	 " NOT EXISTS (SELECT FROM {hot} AS h"
-	 " WHERE h.stream_id = o.stream_id AND h.created_at >= $1) FROM"
+	 " WHERE h.stream_id = o.stream_id"
+	 " AND (h.created_at >= $1 OR h.global_seq > $4)) FROM"
 	 " (SELECT stream_id, count(*) AS events, min(created_at) AS oldest,"
 	 " max(created_at) AS newest FROM {hot} AS e WHERE " ELIGIBLE
-	 " GROUP BY stream_id ORDER BY oldest, stream_id LIMIT $4) AS o"
+	 " GROUP BY stream_id ORDER BY oldest, stream_id LIMIT $5) AS o"
 	 " ORDER BY oldest, stream_id",
-	 4,
+	 NELIGIBLE + 1,
 	 {ELIGIBLE_ARGS, INT4OID}};
 
 /*
@@ -130,7 +143,8 @@ bind_spec(const RfMoveSpec *spec, Datum *values, char *nulls)
 	values[0] = TimestampTzGetDatum(spec->before);
 	values[1] = UUIDPGetDatum(&spec->stream_id);
 	values[2] = BoolGetDatum(spec->only_archived);
-	nulls[0] = nulls[2] = nulls[3] = ' ';
+	values[3] = Int64GetDatum(spec->limit.global_seq);
+	nulls[0] = nulls[2] = nulls[3] = nulls[4] = ' ';
 	nulls[1] = spec->has_stream ? ' ' : 'n';
 }
 
@@ -173,6 +187,82 @@ rf_plan_sources(RfStore *store, const RfMoveSpec *spec)
 }
 
 /*
+ * What consumers have not read
+ */
+
+/* Are all events of the leaf such that the move leaves them to a consumer? */
+static bool
+is_unread(const RfMoveSpec *spec, const RfPartition *source)
+{
+	return spec->limit.name != NULL &&
+		   rf_partition_lowest(source->relid) > spec->limit.global_seq;
+}
+
+/* Is any? */
+static bool
+is_partly_unread(const RfMoveSpec *spec, const RfPartition *source)
+{
+	return spec->limit.name != NULL &&
+		   rf_partition_highest(source->relid) > spec->limit.global_seq;
+}
+
+/* Does the move leave events of the leaf that are due? */
+static bool
+holds_due(RfStore *store, const RfMoveSpec *spec, const RfPartition *source)
+{
+	Datum	values[NELIGIBLE];
+	char	nulls[NELIGIBLE + 1];
+	RfScope scope;
+	bool	found;
+
+	if (!is_partly_unread(spec, source))
+		return false;
+	bind_spec(spec, values, nulls);
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	found = rf_query_run(rf_store_plan_for(store, &has_held, source->relid,
+										   InvalidOid),
+						 values, nulls) > 0;
+	rf_query_end(&scope);
+	return found;
+}
+
+/* Does a consumer keep the move from taking events that are due? */
+static bool
+is_held_back(RfStore *store, const RfMoveSpec *spec)
+{
+	List	 *sources;
+	ListCell *cell;
+
+	if (spec->limit.name == NULL)
+		return false;
+	sources = rf_plan_sources(store, spec);
+	foreach(cell, sources)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (holds_due(store, spec, lfirst(cell)))
+			return true;
+	}
+	return false;
+}
+
+/* The same; and tell which one does. */
+bool
+rf_plan_report_held_back(RfStore *store, const RfMoveSpec *spec)
+{
+	if (!is_held_back(store, spec))
+		return false;
+	ereport(
+		NOTICE,
+		(errmsg("schema \"%s\": consumer \"%s\" holds events back",
+				store->schema, spec->limit.name),
+		 errdetail("Its checkpoint is " INT64_FORMAT ".",
+				   spec->limit.global_seq),
+		 errhint(
+			 "They move once it has read them, or with ignore_consumers; rf_consumer_remove() removes one that is no more.")));
+	return true;
+}
+
+/*
  * The months of the events that the move takes from a leaf: one at most, but
  * for the default partition.
  */
@@ -182,12 +272,14 @@ rf_plan_months(RfStore *store, const RfMoveSpec *spec,
 {
 	bool		  one_month = rf_partition_is_month(source);
 	List		 *months = NIL;
-	Datum		  values[3];
-	char		  nulls[4];
+	Datum		  values[NELIGIBLE];
+	char		  nulls[NELIGIBLE + 1];
 	RfScope		  scope;
 	uint64		  rows;
 	MemoryContext context = CurrentMemoryContext;
 
+	if (is_unread(spec, source))
+		return NIL;
 	bind_spec(spec, values, nulls);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	rows = rf_query_run(rf_store_plan_for(store,
@@ -251,6 +343,9 @@ rf_plan_method(RfStore *store, const RfMoveSpec *spec,
 	RfFlipState state;
 
 	*reason = partial_reason(spec, source);
+	if (*reason == NULL && is_partly_unread(spec, source))
+		*reason = psprintf("consumer \"%s\" has read up to " INT64_FORMAT,
+						   spec->limit.name, spec->limit.global_seq);
 	if (*reason != NULL)
 		return RF_BY_ROWS;
 	if (!leaf_has_many(store, source->relid))
@@ -356,11 +451,11 @@ rf_plan_estimate(RfStore *store, const RfMoveSpec *spec)
 static uint64
 run_plan(RfStore *store, const RfMoveSpec *spec, const RfPartition *source)
 {
-	Datum values[4];
-	char  nulls[4];
+	Datum values[NELIGIBLE + 1];
+	char  nulls[NELIGIBLE + 1];
 
 	bind_spec(spec, values, nulls);
-	values[3] = ObjectIdGetDatum(source->relid);
+	values[NELIGIBLE] = ObjectIdGetDatum(source->relid);
 	return rf_query_run(rf_store_plan_for(store, &plan_leaf, source->relid,
 										  InvalidOid),
 						values, nulls);
@@ -375,8 +470,8 @@ rf_plan_count(RfStore *store, const RfMoveSpec *spec, int64 *events,
 			  int64 *streams, int32 *batches, int32 *flips)
 {
 	List	 *sources = rf_plan_sources(store, spec);
-	Datum	  values[3];
-	char	  nulls[4];
+	Datum	  values[NELIGIBLE];
+	char	  nulls[NELIGIBLE + 1];
 	RfScope	  scope;
 	ListCell *cell;
 
@@ -443,12 +538,12 @@ static void
 put_candidates(RfStore *store, const RfMoveSpec *spec, int max_streams,
 			   ReturnSetInfo *rsinfo)
 {
-	Datum	values[4];
-	char	nulls[4];
+	Datum	values[NELIGIBLE + 1];
+	char	nulls[NELIGIBLE + 1];
 	RfScope scope;
 
 	bind_spec(spec, values, nulls);
-	values[3] = Int32GetDatum(max_streams);
+	values[NELIGIBLE] = Int32GetDatum(max_streams);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	rf_query_into(rf_store_plan(store, &list_candidates), values, nulls,
 				  rsinfo->setResult);
@@ -466,6 +561,7 @@ rf_plan_read_before(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 						errhint("'infinity' takes everything.")));
 	spec->before = PG_GETARG_TIMESTAMPTZ(0);
 	spec->batch_size = RF_MAX_BATCH;
+	spec->limit.global_seq = PG_INT64_MAX;
 	spec->now = GetCurrentTimestamp();
 }
 
@@ -480,7 +576,7 @@ Datum
 rf_archive_plan(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char		  *tenant = RF_GETARG_STRING(3);
+	char		  *tenant = RF_GETARG_STRING(4);
 	RfMoveSpec	   spec;
 	List		  *stores;
 	ListCell	  *cell;
@@ -490,11 +586,16 @@ rf_archive_plan(PG_FUNCTION_ARGS)
 	if (spec.has_stream)
 		spec.stream_id = *PG_GETARG_UUID_P(1);
 	spec.only_archived = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	spec.ignore_consumers = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	spec.commits = true; /* as rf_archive_run() would do it */
 	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
 	InitMaterializedSRF(fcinfo, 0);
 	foreach(cell, stores)
+	{
+		rf_consumer_limit(lfirst(cell), spec.ignore_consumers, &spec.limit);
 		put_plan(lfirst(cell), &spec, rsinfo);
+		(void) rf_plan_report_held_back(lfirst(cell), &spec);
+	}
 	return (Datum) 0;
 }
 
@@ -503,7 +604,7 @@ rf_archive_candidates(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	int			   max_streams = PG_ARGISNULL(1) ? 100 : PG_GETARG_INT32(1);
-	char		  *tenant = RF_GETARG_STRING(3);
+	char		  *tenant = RF_GETARG_STRING(4);
 	RfMoveSpec	   spec;
 	List		  *stores;
 	ListCell	  *cell;
@@ -513,9 +614,14 @@ rf_archive_candidates(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"max_streams\" must not be negative")));
 	spec.only_archived = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	spec.ignore_consumers = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
 	InitMaterializedSRF(fcinfo, 0);
 	foreach(cell, stores)
+	{
+		rf_consumer_limit(lfirst(cell), spec.ignore_consumers, &spec.limit);
 		put_candidates(lfirst(cell), &spec, max_streams, rsinfo);
+		(void) rf_plan_report_held_back(lfirst(cell), &spec);
+	}
 	return (Datum) 0;
 }

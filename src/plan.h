@@ -37,6 +37,7 @@ extern ArrayType *rf_plan_emptied(RfStore *store, const RfMoveSpec *spec,
 								  DateADT until, const pg_uuid_t *from);
 extern ArrayType *rf_plan_left_open(RfStore *store);
 extern int64	  rf_plan_estimate(RfStore *store, const RfMoveSpec *spec);
+extern bool rf_plan_report_held_back(RfStore *store, const RfMoveSpec *spec);
 extern void rf_plan_count(RfStore *store, const RfMoveSpec *spec, int64 *events,
 						  int64 *streams, int32 *batches, int32 *flips);
 

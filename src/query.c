@@ -64,6 +64,7 @@ rf_query_begin(RfScope *scope, Oid as_user, int sec_flags)
 											SECURITY_LOCAL_USERID_CHANGE |
 											sec_flags);
 
+	scope->is_callers = !OidIsValid(as_user);
 	scope->guc_level = NewGUCNestLevel();
 	if (strcmp(namespace_search_path, SAFE_SEARCH_PATH) != 0)
 		set_locally("search_path", SAFE_SEARCH_PATH);
@@ -74,12 +75,16 @@ rf_query_begin(RfScope *scope, Oid as_user, int sec_flags)
 		elog(ERROR, "could not connect to the query interface");
 }
 
+/*
+ * End a scope.  Where the functions of another role were called, whatever they
+ * have set is undone: a search_path would be a trap for who goes on.
+ */
 void
 rf_query_end(RfScope *scope)
 {
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "could not disconnect from the query interface");
-	AtEOXact_GUC(true, scope->guc_level);
+	AtEOXact_GUC(scope->is_callers, scope->guc_level);
 	SetUserIdAndSecContext(scope->userid, scope->sec_context);
 }
 

@@ -25,9 +25,10 @@ typedef struct _SPI_plan *RfPlan;
 /* What to give back when a scope ends. */
 typedef struct RfScope
 {
-	Oid userid;
-	int sec_context;
-	int guc_level;
+	Oid	 userid;
+	int	 sec_context;
+	int	 guc_level;
+	bool is_callers; /* does it run as the caller? */
 } RfScope;
 
 /* scopes */

@@ -20,8 +20,12 @@
  * on has not raised its heads yet, and while events are adopted whose months
  * are not known yet.
  *
+ * rf_read_all returns no event while one of a lower global_seq may still
+ * commit; watermark.c tells how that is known.
+ *
  * Locks: ACCESS SHARE on events, and on events_archive where cold events are
- * read; then on the branches; then on the leaves that are opened.
+ * read; then on the branches; then on the leaves that are opened.  ACCESS SHARE
+ * on the sequence for a moment.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,6 +33,7 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
+#include "executor/tuptable.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -44,6 +49,7 @@
 #include "scan.h"
 #include "store.h"
 #include "stream.h"
+#include "watermark.h"
 
 #define FROM_HOT " FROM {events} WHERE retention_class = 'hot'"
 #define FROM_ALL " FROM {all} WHERE true"
@@ -58,8 +64,8 @@
 		UUIDOID, INT4OID, INT8OID, DATEOID, DATEOID \
 	}
 
-#define AFTER " AND global_seq > $1"
-#define OF_TYPES " AND event_type = ANY ($3)"
+#define IN_RANGE " AND global_seq > $1 AND global_seq <= $3"
+#define OF_TYPES " AND event_type = ANY ($4)"
 #define IN_ORDER " ORDER BY global_seq LIMIT $2"
 
 /* [include archived][backward] */
@@ -71,18 +77,18 @@ static const RfStatement read_stream[2][2] =
 
 /* [include archived][of some types] */
 static const RfStatement read_all[2][2] =
-	{{{"SELECT " RF_SCAN_COLUMNS FROM_HOT AFTER IN_ORDER,
-	   2,
-	   {INT8OID, INT8OID}},
-	  {"SELECT " RF_SCAN_COLUMNS FROM_HOT AFTER OF_TYPES IN_ORDER,
+	{{{"SELECT " RF_SCAN_COLUMNS FROM_HOT IN_RANGE IN_ORDER,
 	   3,
-	   {INT8OID, INT8OID, TEXTARRAYOID}}},
-	 {{"SELECT " RF_SCAN_COLUMNS FROM_ALL AFTER IN_ORDER,
-	   2,
-	   {INT8OID, INT8OID}},
-	  {"SELECT " RF_SCAN_COLUMNS FROM_ALL AFTER OF_TYPES IN_ORDER,
+	   {INT8OID, INT8OID, INT8OID}},
+	  {"SELECT " RF_SCAN_COLUMNS FROM_HOT IN_RANGE OF_TYPES IN_ORDER,
+	   4,
+	   {INT8OID, INT8OID, INT8OID, TEXTARRAYOID}}},
+	 {{"SELECT " RF_SCAN_COLUMNS FROM_ALL IN_RANGE IN_ORDER,
 	   3,
-	   {INT8OID, INT8OID, TEXTARRAYOID}}}};
+	   {INT8OID, INT8OID, INT8OID}},
+	  {"SELECT " RF_SCAN_COLUMNS FROM_ALL IN_RANGE OF_TYPES IN_ORDER,
+	   4,
+	   {INT8OID, INT8OID, INT8OID, TEXTARRAYOID}}}};
 
 /*
  * Have all leaves between the months been there when the snapshot was taken?
@@ -207,16 +213,122 @@ query_stream(const RfScan *scan, const RfScanStream *stream, int32 after)
 			  nulls);
 }
 
-static void
-query_all(const RfScan *scan, ArrayType *event_types)
+/*
+ * All streams
+ */
+
+/* The number of the next row; global_seq is the first column. */
+static bool
+next_number(Tuplestorestate *rows, TupleTableSlot *slot, int64 *number)
 {
-	Datum values[3];
+	bool isnull;
+
+	CHECK_FOR_INTERRUPTS();
+	if (!tuplestore_gettupleslot(rows, true, false, slot))
+		return false;
+	*number = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+	return true;
+}
+
+static void
+query_all(RfScan *scan, ArrayType *event_types)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(scan->tupdesc,
+													&TTSOpsMinimalTuple);
+	Datum			values[4];
 
 	values[0] = Int64GetDatum(scan->after);
 	values[1] = Int64GetDatum(scan->limit);
-	values[2] = PointerGetDatum(event_types);
+	values[2] = Int64GetDatum(scan->upto);
+	values[3] = PointerGetDatum(event_types);
 	run_query(scan, &read_all[scan->archived][event_types != NULL], values,
 			  NULL);
+	scan->last = PG_INT64_MIN;
+	while (next_number(scan->rows, slot, &scan->last))
+		;
+	tuplestore_rescan(scan->rows);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+static void
+read_range(RfScan *scan, ArrayType *event_types)
+{
+	tuplestore_clear(scan->rows);
+	if (!may_scan(scan->store, scan->archived) ||
+		!rf_scan_all(scan, event_types))
+		query_all(scan, event_types);
+}
+
+/* The last number before one that the second have and the first have not. */
+static int64
+last_in_common(TupleDesc tupdesc, Tuplestorestate *first,
+			   Tuplestorestate *second)
+{
+	TupleTableSlot *slots[2] = {MakeSingleTupleTableSlot(tupdesc,
+														 &TTSOpsMinimalTuple),
+								MakeSingleTupleTableSlot(tupdesc,
+														 &TTSOpsMinimalTuple)};
+	int64			there = PG_INT64_MIN;
+	int64			wanted;
+	bool			differs = false;
+
+	while (!differs && next_number(second, slots[1], &wanted))
+	{
+		while (there < wanted && next_number(first, slots[0], &there))
+			;
+		differs = there != wanted;
+	}
+	for (int i = 0; i < lengthof(slots); i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	return differs ? wanted - 1 : PG_INT64_MAX;
+}
+
+/*
+ * Where what was read has to end, of which all up to a number are settled.
+ * Read the rest once more, as it is shown after the locks were looked at: a
+ * number that comes up in between was committed in between.
+ */
+static int64
+find_end(const RfScan *scan, ArrayType *event_types, int64 settled)
+{
+	RfScan later = *scan;
+	int64  bound = rf_watermark_push(scan->store,
+									 rf_frame_is_open(scan->store->events));
+	int64  common;
+
+	later.after = Max(scan->after, settled);
+	later.upto = Min(scan->last, bound);
+	if (later.after < later.upto)
+	{
+		later.rows = tuplestore_begin_heap(false, false, work_mem);
+		rf_scan_lock(scan->store, scan->archived);
+		read_range(&later, event_types);
+		common = last_in_common(scan->tupdesc, scan->rows, later.rows);
+		bound = Min(bound, common);
+		tuplestore_end(later.rows);
+	}
+	PopActiveSnapshot();
+	return bound;
+}
+
+/*
+ * Read events, but none while a lower number may still commit (watermark.c).
+ * What was read in vain is read again from the start: at the head of the store,
+ * where that happens, it is little.
+ */
+static void
+replay(RfScan *scan, ArrayType *event_types)
+{
+	int64 settled = rf_watermark_settled(scan->store, GetActiveSnapshot());
+
+	read_range(scan, event_types);
+	if (scan->last <= settled)
+		return;
+	scan->upto = find_end(scan, event_types, settled);
+	if (scan->last > scan->upto)
+		read_range(scan, event_types);
+	else
+		tuplestore_rescan(scan->rows);
 }
 
 /*
@@ -235,7 +347,7 @@ begin_scan(FunctionCallInfo fcinfo, int limit_arg, RfScan *scan)
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	scan->rows = rsinfo->setResult;
 	scan->tupdesc = rsinfo->setDesc;
-	scan->limit = PG_INT64_MAX;
+	scan->limit = scan->upto = PG_INT64_MAX;
 	if (PG_ARGISNULL(limit_arg))
 		return;
 	if (PG_GETARG_INT32(limit_arg) < 0)
@@ -293,8 +405,6 @@ rf_read_all(PG_FUNCTION_ARGS)
 										  PG_GETARG_BOOL(3);
 		rf_scan_lock(scan.store, scan.archived);
 	} while (!scan.store->valid);
-	if (!may_scan(scan.store, scan.archived) ||
-		!rf_scan_all(&scan, event_types))
-		query_all(&scan, event_types);
+	replay(&scan, event_types);
 	return (Datum) 0;
 }

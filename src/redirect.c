@@ -16,6 +16,10 @@
  * Idempotency keys that raw rows carry are collected, and claimed at the end
  * of the statement.
  *
+ * Locks: rf_events_open holds the replay back (watermark.c), before the first
+ * row draws its global_seq; the row trigger holds it back further for a row
+ * that brings a number which was drawn before.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -38,6 +42,7 @@
 #include "partition.h"
 #include "query.h"
 #include "store.h"
+#include "watermark.h"
 
 static const RfStatement redirect_to_archive =
 	{"INSERT INTO {archive}"
@@ -281,6 +286,8 @@ process_row(RfFrame *frame, TriggerData *trigdata)
 		return trigdata->tg_trigtuple;
 	}
 	frame->max_global_seq = Max(frame->max_global_seq, row.global_seq);
+	if (row.global_seq <= frame->drawn_above)
+		frame->drawn_above = rf_watermark_hold_below(store, row.global_seq);
 	check_month(&row);
 	if (row.cold && store->backend != RF_PARTITIONED)
 		ereport(
@@ -337,9 +344,11 @@ rf_events_open(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = require_trigger(fcinfo, true, false);
 	Relation	 events = trigdata->tg_relation;
-	bool trusted = rf_store_take_expected_write(RelationGetRelid(events));
+	bool	 trusted = rf_store_take_expected_write(RelationGetRelid(events));
+	RfFrame *frame = rf_frame_open(rf_store_of_events(events), trusted);
 
-	rf_frame_open(rf_store_of_events(events), trusted);
+	/* no row has been asked for yet, and so no number drawn */
+	frame->drawn_above = rf_watermark_hold(frame->store);
 	return PointerGetDatum(NULL);
 }
 

@@ -53,6 +53,14 @@ typedef enum RfBackend
 	RF_PARTITIONED
 } RfBackend;
 
+/* How far a consumer has read; of none: no name, and PG_INT64_MAX. */
+typedef struct RfCheckpoint
+{
+	char	   *name;
+	int64		global_seq; /* the last event it has read */
+	TimestampTz updated_at;
+} RfCheckpoint;
+
 /* Which events a move is asked to take. */
 typedef struct RfMoveSpec
 {
@@ -63,6 +71,9 @@ typedef struct RfMoveSpec
 	bool		only_archived; /* of archived streams only? */
 	bool		commits;	   /* may it commit between its steps? */
 	TimestampTz now;
+
+	bool		 ignore_consumers; /* go beyond their checkpoints? */
+	RfCheckpoint limit;			   /* events up to there, as of this step */
 } RfMoveSpec;
 
 /* An idempotency key, and the event that bears it. */

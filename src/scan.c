@@ -137,6 +137,7 @@ typedef struct Merge
 	Source		 *sources;
 	int			  nsources;
 	binaryheap	 *heap;
+	int64		  last; /* number of the last event put out */
 } Merge;
 
 #define MAX_TIERS 3
@@ -642,7 +643,8 @@ merge_all(Merge *merge, ArrayType *event_types)
 		return true;
 	ScanKeyInit(&key, 1, BTGreaterStrategyNumber, F_INT8GT,
 				Int64GetDatum(merge->scan->after));
-	while (limit > 0 && (source = first_source(merge)) != NULL)
+	while (limit > 0 && (source = first_source(merge)) != NULL &&
+		   source->next <= merge->scan->upto)
 	{
 		if (source->scan == NULL)
 		{
@@ -653,6 +655,7 @@ merge_all(Merge *merge, ArrayType *event_types)
 		else if (is_of_types(source, types, ntypes))
 		{
 			put_row(merge, source);
+			merge->last = source->next;
 			if (--limit == 0)
 				break;
 		}
@@ -661,9 +664,9 @@ merge_all(Merge *merge, ArrayType *event_types)
 	return true;
 }
 
-/* Put out the events of the tiers after a number, in order of global_seq. */
+/* Put out the events of the tiers in a range, in order of global_seq. */
 bool
-rf_scan_all(const RfScan *scan, ArrayType *event_types)
+rf_scan_all(RfScan *scan, ArrayType *event_types)
 {
 	Merge merge;
 	Tier *read[MAX_TIERS];
@@ -673,7 +676,9 @@ rf_scan_all(const RfScan *scan, ArrayType *event_types)
 	if (!begin_merge(&merge, scan, GLOBAL_SEQ, false, read, &nread))
 		return false;
 	find_sources(&merge, read, nread);
+	merge.last = PG_INT64_MIN;
 	result = merge_all(&merge, event_types);
+	scan->last = merge.last;
 	end_merge(&merge);
 	return result;
 }

@@ -27,9 +27,11 @@ typedef struct RfScan
 	RfStore			*store;
 	bool			 archived; /* those of the cold tier, too? */
 	int64			 after;	   /* events of a number beyond it */
+	int64			 upto;	   /* and not beyond that (rf_scan_all) */
 	int64			 limit;	   /* at most so many */
 	Tuplestorestate *rows;
 	TupleDesc		 tupdesc;
+	int64			 last; /* number of the last row (rf_scan_all) */
 } RfScan;
 
 /* What is known of the stream that is read. */
@@ -44,7 +46,7 @@ typedef struct RfScanStream
 
 extern void rf_scan_init(void);
 extern void rf_scan_lock(const RfStore *store, bool archived);
-extern bool rf_scan_all(const RfScan *scan, ArrayType *event_types);
+extern bool rf_scan_all(RfScan *scan, ArrayType *event_types);
 extern bool rf_scan_stream(const RfScan *scan, const RfScanStream *stream);
 
 #endif /* RF_SCAN_H */

@@ -17,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "consumer.h"
 #include "partition.h"
 #include "query.h"
 #include "store.h"
@@ -121,12 +122,13 @@ oldest_hot(RfStore *store)
 static void
 put_status(RfStore *store, ReturnSetInfo *rsinfo)
 {
-	RfScope		scope;
-	TierStatus	hot = {0};
-	TierStatus	cold = {0};
-	TimestampTz oldest;
-	Datum		values[12];
-	bool		nulls[12] = {0};
+	RfScope		 scope;
+	TierStatus	 hot = {0};
+	TierStatus	 cold = {0};
+	TimestampTz	 oldest;
+	RfCheckpoint behind;
+	Datum		 values[14];
+	bool		 nulls[14] = {0};
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	add_tier(store, store->events_hot, &hot);
@@ -151,6 +153,9 @@ put_status(RfStore *store, ReturnSetInfo *rsinfo)
 	values[10] = Int64GetDatum(hot.default_events + cold.default_events);
 	values[11] = TimestampTzGetDatum(oldest);
 	nulls[11] = TIMESTAMP_IS_NOEND(oldest);
+	nulls[12] = nulls[13] = !rf_consumer_lags(store, &behind);
+	values[12] = nulls[12] ? (Datum) 0 : CStringGetTextDatum(behind.name);
+	values[13] = TimestampTzGetDatum(behind.updated_at);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

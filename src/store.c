@@ -431,6 +431,12 @@ static const KnownColumn config_columns[] =
 	 {CONFIG_NOTIFY, "notify_enabled", BOOLOID},
 	 {0, NULL, InvalidOid}};
 
+static const KnownColumn consumers_columns[] = {{1, "name", TEXTOID},
+												{2, "last_global_seq", INT8OID},
+												{3, "updated_at",
+												 TIMESTAMPTZOID},
+												{0, NULL, InvalidOid}};
+
 static void
 refuse_relation(Oid relid, const char *what)
 {
@@ -488,6 +494,7 @@ require_layout(const RfStore *store)
 
 	require_columns(store->streams, streams_columns);
 	require_columns(store->config, config_columns);
+	require_columns(store->consumers, consumers_columns);
 	require_primary_key(store);
 	for (int i = 0; i < lengthof(parents); i++)
 	{
@@ -766,6 +773,10 @@ require_right(const RfStore *store, RfRight right)
 		case RF_RIGHT_ARCHIVE:
 			relid = store->streams;
 			result = pg_class_aclcheck(relid, user, ACL_UPDATE);
+			break;
+		case RF_RIGHT_CONSUME:
+			relid = store->consumers;
+			result = pg_class_aclcheck(relid, user, ACL_INSERT | ACL_UPDATE);
 			break;
 		case RF_RIGHT_OWN:
 			if (!rf_compat_owns_relation(relid, user))

@@ -107,6 +107,7 @@ typedef enum RfRight
 	RF_RIGHT_APPEND,  /* INSERT on events, or on a column of it */
 	RF_RIGHT_READ,	  /* SELECT on events_all */
 	RF_RIGHT_ARCHIVE, /* UPDATE on rf_streams */
+	RF_RIGHT_CONSUME, /* INSERT or UPDATE on rf_consumers */
 	RF_RIGHT_OWN	  /* ownership of events */
 } RfRight;
 

@@ -112,8 +112,10 @@ rf_throttle_init(RfThrottle *throttle, int batch_size,
 	throttle->smallest = Min(SMALLEST_BATCH, throttle->largest);
 	throttle->size = Min(rf_guc_batch_size, throttle->largest);
 	throttle->patience = PATIENCE_MS;
-	if (max_replica_lag != NULL)
-		throttle->max_lag = microseconds(max_replica_lag);
+	if (max_replica_lag == NULL)
+		return;
+	throttle->max_lag = microseconds(max_replica_lag);
+	rf_throttle_sample();
 }
 
 static void

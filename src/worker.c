@@ -39,6 +39,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "consumer.h"
 #include "flip.h"
 #include "guc.h"
 #include "lock.h"
@@ -434,6 +435,20 @@ try_month(MoveLoop *loop, void *arg)
 		 errdetail_internal("%s", call.error->message)));
 }
 
+/*
+ * How far the step may go that decides what is taken, or takes it.  No consumer
+ * registers until its transaction ends, so that the limit holds.
+ */
+static void
+keep_consumers(MoveLoop *loop)
+{
+	RfMoveSpec *spec = &loop->spec;
+
+	if (!spec->ignore_consumers)
+		rf_consumer_keep(loop->store, loop->control.throttle == NULL);
+	rf_consumer_limit(loop->store, spec->ignore_consumers, &spec->limit);
+}
+
 /* What is still to be asked of a leaf. */
 typedef struct LeafCall
 {
@@ -447,6 +462,7 @@ plan_months(MoveLoop *loop, void *arg)
 {
 	LeafCall *call = arg;
 
+	keep_consumers(loop);
 	MemoryContextSwitchTo(loop->context);
 	call->months = rf_plan_months(loop->store, &loop->spec, call->source);
 }
@@ -497,6 +513,7 @@ move_batch(MoveLoop *loop, void *arg)
 {
 	BatchCall *call = arg;
 
+	keep_consumers(loop);
 	call->to = *call->from;
 	call->events = rf_move_batch(loop->store, &loop->spec, &call->to,
 								 loop->streams);
@@ -597,6 +614,7 @@ typedef struct FlipCall
 {
 	RfStore	   *store;
 	DateADT		month;
+	bool		ignore_consumers;
 	bool		had_locks;
 	bool		refused;	/* it goes by rows */
 	bool		wanted;		/* does anybody wait for the tables? */
@@ -609,7 +627,8 @@ flip_month(void *arg)
 {
 	FlipCall *call = arg;
 
-	(void) rf_flip_month(call->store, RF_COLD, call->month, &call->locked_at);
+	(void) rf_flip_month(call->store, RF_COLD, call->month,
+						 call->ignore_consumers, &call->locked_at);
 }
 
 static void
@@ -688,9 +707,10 @@ absorb_rival(MoveLoop *loop, void *arg)
 	Oid rival = rf_partition_of_month(rf_store_tier_parent(store, RF_COLD),
 									  call->month);
 
-	call->moved = OidIsValid(rival) ? rf_flip_absorb(store, rival, call->large,
-													 loop->spec.batch_size) :
-									  0;
+	call->moved = OidIsValid(rival) ?
+					  rf_flip_absorb(store, rival, call->large,
+									 loop->spec.batch_size, PG_INT64_MAX) :
+					  0;
 }
 
 /* Bring what is cold of a month back, for the whole of it to flip. */
@@ -721,7 +741,8 @@ join_rival(MoveLoop *loop, const RfPartition *source)
 static bool
 flip_and_yield(MoveLoop *loop, const RfPartition *source)
 {
-	FlipCall call = {.month = source->lower};
+	FlipCall call = {.month = source->lower,
+					 .ignore_consumers = loop->spec.ignore_consumers};
 	long	 held;
 
 	if (!do_step(loop, try_flip, &call))
@@ -741,6 +762,7 @@ plan_method(MoveLoop *loop, void *arg)
 	LeafCall *call = arg;
 	char	 *reason;
 
+	keep_consumers(loop);
 	call->method = rf_plan_method(loop->store, &loop->spec, call->source,
 								  &reason);
 }
@@ -933,6 +955,15 @@ take_up_left_open(MoveLoop *loop)
 		rf_move_stream(loop->streams, DatumGetUUIDP(ids[i]))->undecided = true;
 }
 
+/* Whose checkpoint it was, where there was more to move. */
+static void
+report_held_back(MoveLoop *loop, void *arg)
+{
+	keep_consumers(loop);
+	if (rf_plan_report_held_back(loop->store, &loop->spec))
+		leave(loop, psprintf("consumer \"%s\"", loop->spec.limit.name));
+}
+
 static void
 plan_loop(MoveLoop *loop, void *arg)
 {
@@ -966,6 +997,8 @@ run_loop(MoveLoop *loop)
 	if (!loop->spec.has_stream && !loop->spec.only_archived)
 		close_flipped(loop);
 	close_rest(loop);
+	if (!is_over(loop))
+		(void) do_step(loop, report_held_back, NULL);
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 	return !loop->out_of_time && !loop->stopped && loop->left_for == NULL;
 }
@@ -1022,7 +1055,7 @@ rf_worker_move(Oid namespace_id, const RfMoveSpec *spec,
 PG_FUNCTION_INFO_V1(rf_archive_move);
 PG_FUNCTION_INFO_V1(rf_archive_run);
 
-/* before, batch_size, stream_id, only_archived: the first four arguments */
+/* before, batch_size, stream_id, only_archived; and, the sixth, consumers */
 static void
 read_spec(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 {
@@ -1036,6 +1069,7 @@ read_spec(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 	if (spec->has_stream)
 		spec->stream_id = *PG_GETARG_UUID_P(2);
 	spec->only_archived = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	spec->ignore_consumers = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
 }
 
 Datum
@@ -1043,7 +1077,7 @@ rf_archive_move(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool		   dry_run = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
-	char		  *tenant = RF_GETARG_STRING(5);
+	char		  *tenant = RF_GETARG_STRING(6);
 	RfMoveSpec	   spec;
 	MoveLoop	   loop;
 	int64		   events;
@@ -1059,8 +1093,12 @@ rf_archive_move(PG_FUNCTION_ARGS)
 	init_loop(&loop, &spec,
 			  rf_store_get(tenant, RF_RIGHT_ARCHIVE)->namespace_id);
 	if (dry_run)
-		rf_plan_count(rf_store_in(loop.namespace_id, false), &spec, &events,
-					  &touched, &batches, &months);
+	{
+		loop.store = rf_store_in(loop.namespace_id, false);
+		rf_consumer_limit(loop.store, spec.ignore_consumers, &spec.limit);
+		rf_plan_count(loop.store, &spec, &events, &touched, &batches, &months);
+		(void) rf_plan_report_held_back(loop.store, &spec);
+	}
 	else
 	{
 		(void) run_loop(&loop);
@@ -1124,7 +1162,7 @@ rf_archive_run(PG_FUNCTION_ARGS)
 
 	/* from here on memory has to outlive the transactions */
 	rf_query_connect_nonatomic();
-	tenant = RF_GETARG_STRING(5);
+	tenant = RF_GETARG_STRING(6);
 	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
 	foreach(cell, stores)
 		schemas = lappend_oid(schemas,

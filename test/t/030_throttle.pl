@@ -30,7 +30,7 @@ sub append
 	return;
 }
 
-ask("SELECT rf_create_partition('hot', month) FROM unnest(ARRAY[date '2020-01-01', '2020-02-01']) AS month");
+ask("SELECT rf_create_partition(tier, month) FROM unnest(ARRAY['hot', 'cold']) AS tier, unnest(ARRAY[date '2020-01-01', '2020-02-01']) AS month");
 append('both', '2020-01-05'), append('one', '2020-01-05');
 append('both', '2020-01-06'), append('both', '2020-02-05');
 my $streams = 100;
@@ -62,10 +62,11 @@ sub start_run
 sub steps
 {
 	my ($run) = @_;
+	my $messages = slurp_file($run->{err});
 	my @steps;
 
 	push @steps, { batches => $1, events => $2, size => $3, held => $4 }
-	  while slurp_file($run->{err}) =~ /step: batches=(\d+) events=(\d+) batch_size=(\d+) held_back_by='([^\n]*)'\n/g;
+	  while $messages =~ /step: batches=(\d+) events=(\d+) batch_size=(\d+) held_back_by='([^\n]*)'\n/g;
 	return @steps;
 }
 
@@ -159,8 +160,14 @@ shrinks_and_grows('table', $run, 'locks', sub { $other->query_safe('COMMIT'); })
 note_cold();
 
 # … and does not let go, from the first step on, until there is no time left.
-$other->query_safe('BEGIN; LOCK TABLE events_hot');
-$end = end_run(start_run('2024-03-01', seconds => 2), 'locked');
+$other->query_safe('SELECT pg_advisory_lock(30)');
+$run = start_run('2024-03-01', seconds => 2,
+	settings => "SELECT count(*) FROM rf_archive_status();\nSELECT pg_advisory_lock_shared(30);\n");
+wait_until('the session knows its store', sub {
+	return ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 1;
+});
+$other->query_safe('BEGIN; LOCK TABLE events_hot; SELECT pg_advisory_unlock(30)');
+$end = end_run($run, 'locked');
 is("$end->{complete}: $end->{events}, $end->{held}", 'not complete: 0, locks', 'locked: the run ends, and says why');
 $other->query_safe('COMMIT');
 check_store('locked');
@@ -187,6 +194,23 @@ note_cold();
 $end = end_run(start_run('2024-03-25', batch_size => 20, batches => 3), 'stop');
 is("$end->{complete}: $end->{batches}, $end->{held}", 'not complete: 3, ', 'stop: after three batches');
 check_store('stop');
+
+# A consumer: a run goes as far as it has read, and says who it was.
+my $due = "FROM events WHERE created_at < '2024-03-25'";
+my $read = ask("SELECT global_seq $due ORDER BY global_seq OFFSET 99 LIMIT 1");
+ask("SELECT rf_consumer_advance('slow one', $read)");
+$end = end_run(start_run('2024-03-25', batch_size => 30), 'consumer');
+is("$end->{complete}: $end->{events}, $end->{held}", 'not complete: 100, consumer "slow one"', 'consumer: it says by whom');
+is(ask("SELECT min(global_seq) > $read AND count(*) > 100 $due"), 't', 'consumer: what has not been read is hot');
+check_store('consumer');
+ask("SELECT rf_consumer_remove('slow one')");
+
+# One that is about to register, and takes its time.
+$other->query_safe("BEGIN; SELECT rf_consumer_advance('new one', $read)");
+$end = end_run(start_run('2024-03-25', seconds => 2), 'registering');
+is("$end->{complete}: $end->{events}, $end->{held}", 'not complete: 0, locks', 'registering: the run ends, and says why');
+$other->query_safe('ROLLBACK');
+check_store('registering');
 
 # ---- replicas and slots
 
@@ -273,8 +297,30 @@ my ($status, $out, $err) = finish_psql($run);
 like($err, qr/ERROR:  57014:/, 'cancel: a run that is held back is cancelled');
 held_by('slot', '2024-04-16', 'slot "idle"', sub { ask("SELECT pg_drop_replication_slot('idle')"); });
 
-$standby->stop;
 $other->quit;
+
+# ---- a policy, run by a worker: what holds it back is on record
+
+ask("SELECT pg_create_logical_replication_slot('idle', 'pgoutput')");
+$node->append_conf('postgresql.conf', "shared_preload_libraries = 'rillflow'\nrillflow.naptime = '1s'");
+$node->restart;
+my $hot = "SELECT count(*) FROM events WHERE retention_class = 'hot' AND created_at < '2025-01-01'";
+my $due = ask($hot);
+cmp_ok($due, '>', 500, 'policy: events are due');
+let_samples_age();
+ask("SELECT rf_policy_set('p', older_than => '1 day', every => '2 seconds', max_replica_lag => '1 second')");
+wait_until('policy: its run is held back', sub {
+	return ask('SELECT held_back_by FROM rf_archive_runs ORDER BY run_id DESC LIMIT 1') eq 'slot "idle"';
+});
+is(ask($hot), $due, 'policy: nothing is moved');
+ask("SELECT pg_drop_replication_slot('idle')");
+wait_until('policy: all is moved', sub { return ask($hot) == 0; });
+wait_until('policy: its run ends', sub {
+	return ask("SELECT count(*) FROM rf_archive_runs WHERE events + months > 0 AND finished_at IS NOT NULL AND held_back_by IS NULL AND error IS NULL") > 0;
+});
+check_store('policy');
+
+$standby->stop;
 $node->stop;
 unlike(slurp_file($node->logfile), qr/TRAP:|PANIC:|terminated by signal/, 'the server never crashed');
 

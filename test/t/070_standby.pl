@@ -94,6 +94,8 @@ my %writers = (
 		"SELECT rf_archive_move('infinity', stream_id => $two)"
 	],
 	rf_archive_run => [ "CALL rf_archive_run('infinity')", "CALL rf_archive_run('-infinity')" ],
+	rf_consumer_advance => [ "SELECT rf_consumer_advance('new', 1)", "SELECT rf_consumer_advance('new', 0)" ],
+	rf_consumer_remove => ["SELECT rf_consumer_remove('nobody')"],
 	rf_archive_set_redirect => [ 'SELECT rf_archive_set_redirect(false)', 'SELECT rf_archive_set_redirect(true)' ],
 	rf_archive_set_include_archived => ['SELECT rf_archive_set_include_archived(true)'],
 	rf_archive_set_notify => ['SELECT rf_archive_set_notify(true)'],
