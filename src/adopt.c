@@ -10,14 +10,18 @@
  *
  *	prepare		Rows of rf_streams and keys are made in a schema of our own,
  *				from all that the source holds.  A trigger on the source notes
- *				the streams that change meanwhile.  All months are made.
+ *				the streams that change meanwhile (watch.c).  All months are
+ *				made, with columns, rights and whatever else is taken over.
  *	catch up	What is known of noted streams is made anew, until few are left.
- *	switch		Under ACCESS EXCLUSIVE on the source: the last noted streams;
- *				the source is renamed, fitted and attached, the new tables come
- *				in.  Nothing in it depends on the number of events.
- *	count		The source, which nobody writes any more, is counted and summed.
+ *	switch		Under ACCESS EXCLUSIVE on the source: has it been altered?  The
+ *				last noted streams; the source is renamed, fitted and attached,
+ *				the new tables come in.  Nothing in it depends on the number of
+ *				events.
+ *	count		The source, which nobody writes any more, is counted.
  *	carry		Batches: DELETE from the source feeds INSERT into its months.
- *	finish		The store has to hold what was counted.  The empty source goes.
+ *				What comes has to have the checksum of what goes.
+ *	finish		As many have to have come as were counted.  The empty source
+ *				goes.
  *
  * A partition holds rows of one range of bucket_month.  Rows of the source have
  * none yet: '-infinity' for all of them, a default that is kept in the catalog,
@@ -28,11 +32,13 @@
  * them, asks rf_store_require_adopted().
  *
  * What crashes before the switch leaves our schema and our triggers, which the
- * next call takes away; an error takes them away itself.
+ * next call takes away; an error takes them away itself, where it gets the
+ * locks for it at the first attempt.
  *
  * Locks, each within rillflow.lock_timeout (lock.c): SHARE ROW EXCLUSIVE on the
- * source, to make the triggers; ACCESS EXCLUSIVE on it, to switch; ACCESS
- * EXCLUSIVE on events and events_archive, to finish.
+ * source, to make the triggers; ACCESS EXCLUSIVE on it, to switch; SHARE ROW
+ * EXCLUSIVE on it once it is empty; ACCESS EXCLUSIVE on events and
+ * events_archive, to finish.
  *
  *-------------------------------------------------------------------------
  */
