@@ -16,7 +16,7 @@ SELECT name, owner = current_user AS own, older_than, every, batch_size, window_
 	run_requested_at, failures, paused_at, paused_because FROM rf_archive_policies ORDER BY name;
 SELECT schema, policy, database = (SELECT oid FROM pg_database WHERE datname = current_database()) AS here FROM rf_armed ORDER BY policy;
 SELECT action, detail FROM rf_archive_log WHERE action ~ 'polic' ORDER BY log_id;
-SELECT schema, policy, state, failures, pid FROM rf_worker_status;
+SELECT schema, policy, state, failures, pid FROM rf_worker_status WHERE policy = 'plain';
 SELECT DISTINCT detail FROM rf_worker_status WHERE state = 'due';
 
 -- Bad input changes nothing.
