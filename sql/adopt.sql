@@ -240,7 +240,7 @@ RESET client_min_messages;
 -- From elsewhere, with what is its own: columns, checks, indexes, triggers, rights, policies
 --
 SELECT rf_archive_set_redirect(true);
-CREATE FUNCTION other.seen () RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE 'seen %', new.event_type; RETURN new; END $$;
+CREATE FUNCTION other.seen () RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'seen %', new.event_type; RETURN new; END $$;
 CREATE TRIGGER seen AFTER INSERT ON other.events FOR EACH ROW EXECUTE FUNCTION other.seen();
 CREATE INDEX by_region ON other.events (region, created_at DESC) WHERE region <> 'north';
 ALTER TABLE other.events ADD CONSTRAINT known_region CHECK (region IN ('north', 'south')),
@@ -250,9 +250,9 @@ COMMENT ON TABLE other.events IS 'what happened';
 COMMENT ON COLUMN other.events.region IS 'where';
 GRANT INSERT, SELECT ON store.events TO regress_rillflow_app;
 SELECT count(*), sum(hashtextextended(row(global_seq, stream_id, stream_seq, event_type, body, headers, created_at, region, "odd ""name")::text, 0)) FROM other.events \gset source_
-\set VERBOSITY terse
+SET client_min_messages = warning;
 CALL rf_adopt('other.events');
-\set VERBOSITY default
+RESET client_min_messages;
 SELECT to_regclass('other.events') AS gone, to_regnamespace('other') AS stays;
 SELECT count(*) = :source_count AND sum(hashtextextended(row(global_seq, stream_id, stream_seq, event_type, body, headers, created_at, region, "odd ""name")::text, 0)) = :source_sum AS same,
 	bool_and(event_version = 1 AND NOT is_tombstone AND retention_class = 'hot' AND bucket_month = date_trunc('month', created_at AT TIME ZONE 'UTC')::date) AS filled_in
@@ -304,9 +304,9 @@ INSERT INTO events (stream_id, stream_seq, event_type, body) VALUES (md5('3')::u
 DELETE FROM events WHERE stream_seq = 22;
 
 -- In place again.
-\set VERBOSITY terse
+SET client_min_messages = warning;
 CALL rf_adopt('events');
-\set VERBOSITY default
+RESET client_min_messages;
 SELECT * FROM checks.check_union('store') \gset again_
 SELECT :before_events = :again_events AND :before_checksum = :again_checksum AS same, :before_events > 0 AS some, :again_broken_streams AS broken;
 SELECT action, count(*) FROM rf_archive_log WHERE action ~ 'adopt$|flatten' GROUP BY action ORDER BY action COLLATE "C";
@@ -330,9 +330,9 @@ SELECT current_database() AS db \gset
 GRANT CREATE ON DATABASE :"db" TO regress_rillflow_owner;
 SET ROLE regress_rillflow_owner;
 SET search_path = other, store, checks;
-\set VERBOSITY terse
+SET client_min_messages = warning;
 CALL rf_adopt('events', tenant => 'o');
-\set VERBOSITY default
+RESET client_min_messages;
 CALL rf_adopt('events', tenant => 'o');
 \echo :SQLSTATE
 SELECT policyname, tablename FROM pg_policies WHERE schemaname = 'other' ORDER BY 2;
@@ -354,3 +354,206 @@ SELECT rf_flatten('o');
 \echo :SQLSTATE
 RESET ROLE;
 REVOKE CREATE ON DATABASE :"db" FROM regress_rillflow_owner;
+
+--
+-- What would stop the source from being dropped at the end is named at the beginning
+--
+SELECT checks.make_source('other');
+CREATE TABLE other.readers (name text, last_seq bigint DEFAULT nextval('other.events_global_seq_seq'));
+CALL rf_adopt('other.events', tenant => 'o');
+\echo :SQLSTATE
+DROP TABLE other.readers;
+CREATE TABLE other.readers (name text, source regclass DEFAULT 'other.events'::regclass);
+CALL rf_adopt('other.events', tenant => 'o');
+\echo :SQLSTATE
+ALTER TABLE other.readers ALTER COLUMN source DROP DEFAULT;
+CREATE POLICY known ON other.readers USING (EXISTS (SELECT FROM other.events AS e WHERE e.event_type = name));
+CALL rf_adopt('other.events', tenant => 'o');
+\echo :SQLSTATE
+DROP POLICY known ON other.readers;
+CREATE DOMAIN other.one_event AS other.events;
+CALL rf_adopt('other.events', tenant => 'o');
+\echo :SQLSTATE
+DROP DOMAIN other.one_event;
+ALTER TABLE other.events ADD COLUMN origin regclass DEFAULT 'other.events'::regclass;
+CALL rf_adopt('other.events', tenant => 'o');
+\echo :SQLSTATE
+ALTER TABLE other.events DROP COLUMN origin;
+SELECT * FROM checks.traces();
+-- its own parts don't
+CREATE STATISTICS other.kinds ON event_type, region FROM other.events;
+CREATE FUNCTION other.noted () RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+CREATE TRIGGER noted BEFORE UPDATE ON other.events FOR EACH ROW WHEN (old.* IS DISTINCT FROM new.*) EXECUTE FUNCTION other.noted();
+CREATE POLICY north ON other.events USING (region = 'north');
+ALTER TABLE other.events ADD CHECK (global_seq > 0 AND stream_seq > 0);
+CREATE INDEX by_n ON other.events ((body ->> 'n')) WHERE stream_seq > 1;
+SET client_min_messages = warning;
+CALL rf_adopt('other.events', tenant => 'o');
+RESET client_min_messages;
+SELECT * FROM checks.check_union('other') \gset
+SELECT :events AS events, :broken_streams AS broken_streams;
+-- and the way back asks the same
+ALTER TABLE other.readers ALTER COLUMN source SET DEFAULT 'other.events'::regclass;
+SELECT rf_flatten('o');
+\echo :SQLSTATE
+ALTER TABLE other.readers ALTER COLUMN source DROP DEFAULT;
+CREATE POLICY known ON other.readers USING (EXISTS (SELECT FROM other.events_archive AS e WHERE e.event_type = name));
+SELECT rf_flatten('o');
+\echo :SQLSTATE
+DROP POLICY known ON other.readers;
+CREATE VIEW other.january AS SELECT global_seq FROM other.events_hot_2024_01;
+SELECT rf_flatten('o');
+\echo :SQLSTATE
+DROP VIEW other.january;
+SET client_min_messages = error;
+CREATE PUBLICATION other_events FOR TABLE other.events;
+RESET client_min_messages;
+SELECT rf_flatten('o');
+\echo :SQLSTATE
+DROP PUBLICATION other_events;
+\set VERBOSITY terse
+SELECT rf_flatten('o');
+\set VERBOSITY default
+
+--
+-- A sequence that the table draws from and does not own stays what it is
+--
+SELECT checks.make_source('other', 50);
+CREATE SEQUENCE other.numbers START 1000;
+ALTER TABLE other.events ALTER COLUMN global_seq SET DEFAULT nextval('other.numbers');
+DROP SEQUENCE other.events_global_seq_seq;
+CREATE TABLE other.more (n bigint DEFAULT nextval('other.numbers'), t text);
+INSERT INTO other.more (t) VALUES ('a');
+SET client_min_messages = warning;
+CALL rf_adopt('other.events', tenant => 'o');
+RESET client_min_messages;
+INSERT INTO other.more (t) VALUES ('b') RETURNING n;
+SELECT nextval('other.numbers') AS shared;
+SELECT global_seq FROM rf_append(md5('3')::uuid, 'more', '{}', created_at => '2024-02-01 00:00+00', tenant => 'o');
+DROP TABLE other.more;
+\set VERBOSITY terse
+SELECT rf_flatten('o');
+\set VERBOSITY default
+-- one that has the name of ours is named
+SELECT checks.make_source('other', 50);
+ALTER SEQUENCE other.events_global_seq_seq OWNED BY NONE;
+CALL rf_adopt('other.events', tenant => 'o');
+\echo :SQLSTATE
+
+--
+-- Rights that nobody had on the source nobody has on the store
+--
+SELECT checks.make_source('other', 50);
+GRANT USAGE ON SCHEMA other TO regress_rillflow_app;
+GRANT SELECT (stream_id) ON other.events TO regress_rillflow_app;
+ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO regress_rillflow_app;
+SET client_min_messages = warning;
+CALL rf_adopt('other.events', tenant => 'o');
+RESET client_min_messages;
+SELECT r.relname, has_table_privilege('regress_rillflow_app', r.oid, 'SELECT') AS reads, has_column_privilege('regress_rillflow_app', r.oid, 'stream_id', 'SELECT') AS reads_one
+FROM pg_class AS r WHERE oid IN ('other.events'::regclass, 'other.events_archive'::regclass, 'other.events_all'::regclass, 'other.events_hot_2024_01'::regclass) ORDER BY relname;
+\set VERBOSITY terse
+SELECT rf_flatten('o');
+\set VERBOSITY default
+SELECT has_table_privilege('regress_rillflow_app', 'other.events', 'SELECT') AS reads, has_column_privilege('regress_rillflow_app', 'other.events', 'stream_id', 'SELECT') AS reads_one;
+ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM regress_rillflow_app;
+
+--
+-- With an archive and streams beside it: the older event has the key, whatever tier it is in; CHECKs of
+-- rf_streams come along; index names may be as long as names can be, and end as ours do
+--
+SELECT checks.make_source('other', 50);
+ALTER TABLE other.events ADD COLUMN headers jsonb NOT NULL DEFAULT '{}';
+CREATE TABLE other.events_archive (LIKE other.events INCLUDING ALL);
+WITH old AS (DELETE FROM other.events WHERE stream_seq <= 2 RETURNING *) INSERT INTO other.events_archive SELECT * FROM old;
+UPDATE other.events SET headers = '{"idempotency_key": "one"}' WHERE stream_id = md5('3')::uuid AND stream_seq = 4;
+UPDATE other.events_archive SET headers = '{"idempotency_key": "one"}' WHERE stream_id = md5('3')::uuid AND stream_seq = 2;
+CREATE TABLE other.rf_streams (stream_id uuid PRIMARY KEY, archived_at timestamptz, colour text NOT NULL, CONSTRAINT known_colour CHECK (colour IN ('red', 'blue')));
+CALL rf_adopt('other.events', tenant => 'o');
+\echo :SQLSTATE
+ALTER TABLE other.rf_streams ALTER COLUMN colour SET DEFAULT 'red';
+INSERT INTO other.rf_streams (stream_id) SELECT DISTINCT stream_id FROM other.events;
+CREATE INDEX an_index_with_a_name_of_sixty_three_bytes_which_is_the_most_of_ ON other.events (event_type);
+CREATE INDEX an_index_with_a_name_of_sixty_three_bytes_which_is_the_most_ot_ ON other.events_archive (event_type);
+CREATE INDEX my_interim_ix ON other.events (region);
+CREATE INDEX by_interim ON other.events (region, event_type);
+-- into an empty store whose cold tier is the other one
+CREATE SCHEMA checks_third;
+SELECT rf_install('checks_third', 't');
+SELECT rf_archive_set_backend('partitioned', 't');
+SET client_min_messages = warning;
+CALL rf_adopt('other.events', tenant => 't');
+RESET client_min_messages;
+SELECT backend, default_events FROM rf_archive_status('t');
+SELECT event_type, stream_seq, retention_class FROM rf_read_stream(md5('3')::uuid, tenant => 't') ORDER BY stream_seq;
+SELECT stream_seq FROM checks_third.rf_event_keys WHERE idempotency_key = 'one';
+SELECT stream_seq FROM rf_append(md5('77')::uuid, 'new', '{}', created_at => '2024-02-01 00:00+00', tenant => 't');
+SELECT conname FROM pg_constraint WHERE conrelid = 'checks_third.rf_streams'::regclass AND contype = 'c' ORDER BY conname COLLATE "C";
+SELECT rf_archive_set_backend('partitioned', 't');
+SELECT events, broken_streams FROM checks.check_union('checks_third');
+\set VERBOSITY terse
+SELECT rf_flatten('t');
+\set VERBOSITY default
+SELECT tablename, indexname FROM pg_indexes WHERE schemaname = 'checks_third' AND tablename ~ '^events' ORDER BY tablename, indexname COLLATE "C";
+SET client_min_messages = warning;
+CALL rf_adopt('checks_third.events', tenant => 't');
+RESET client_min_messages;
+SELECT events, broken_streams FROM checks.check_union('checks_third');
+SET client_min_messages = error;
+DROP SCHEMA checks_third CASCADE;
+RESET client_min_messages;
+
+--
+-- Names that we use ourselves, or look for; an identity column; streams without a row
+--
+SELECT checks.make_source('other', 50);
+ALTER TABLE other.events ADD COLUMN e text, ADD COLUMN bucket_month date DEFAULT '2024-01-01', ALTER COLUMN global_seq DROP DEFAULT;
+DROP SEQUENCE other.events_global_seq_seq;
+ALTER TABLE other.events ALTER COLUMN global_seq ADD GENERATED BY DEFAULT AS IDENTITY (START 51);
+GRANT USAGE ON SCHEMA other TO regress_rillflow_app;
+GRANT SELECT, INSERT ON other.events TO regress_rillflow_app;
+CREATE FUNCTION other.seen () RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'seen %', new.event_type; RETURN new; END $$;
+CREATE TRIGGER " ON other.events x" BEFORE INSERT ON other.events FOR EACH ROW EXECUTE FUNCTION other.seen();
+CREATE TABLE other.rf_streams (stream_id uuid PRIMARY KEY, colour text DEFAULT 'red', rank integer NOT NULL DEFAULT 2 + 3);
+INSERT INTO other.rf_streams VALUES (md5('3')::uuid, 'blue', 1);
+CREATE POLICY this_month ON other.events USING (bucket_month > '2024-01-01');
+CALL rf_adopt('other.events', tenant => 'o');
+\echo :SQLSTATE
+DROP POLICY this_month ON other.events;
+CREATE TABLE other.events_archive (LIKE other.events);
+ALTER TABLE other.events_archive DROP COLUMN region, ADD UNIQUE (global_seq), ADD UNIQUE (stream_id, stream_seq);
+CALL rf_adopt('other.events', tenant => 'o');
+\echo :SQLSTATE
+ALTER TABLE other.events_archive ADD COLUMN region text NOT NULL DEFAULT 'nowhere';
+SET client_min_messages = warning;
+CALL rf_adopt('other.events', tenant => 'o');
+RESET client_min_messages;
+SELECT colour, rank, count(*) FROM other.rf_streams GROUP BY colour, rank ORDER BY colour;
+SELECT tgname, count(*) FROM pg_trigger WHERE tgname ~ 'ON other' AND tgparentid = 0 GROUP BY tgname;
+SELECT detail ~ 'checksum -?[1-9]' AS checksum FROM other.rf_archive_log WHERE action = 'adopt';
+SET ROLE regress_rillflow_app;
+INSERT INTO other.events (stream_id, stream_seq, event_type, body, created_at, bucket_month) VALUES (md5('3')::uuid, 6, 'x', '{}', '2024-02-01 00:00+00', '2024-02-01');
+RESET ROLE;
+SELECT events, broken_streams FROM checks.check_union('other');
+SELECT rf_flatten('o');
+SELECT regexp_replace(detail, '-?[1-9][0-9]{6,}', 'N') AS detail FROM other.rf_archive_log WHERE action = 'flatten';
+
+--
+-- Our trigger on a table of somebody else's: columns of other types, and notes that are none
+--
+CREATE SCHEMA checks_notes;
+CREATE TABLE checks_notes.rf_adopt_changes (kind "char", stream_id uuid, stream_seq integer, created_at timestamptz, global_seq bigint);
+CREATE TABLE checks_notes.t (stream_id bigint, stream_seq text, created_at integer, global_seq text);
+CREATE TRIGGER x AFTER INSERT OR UPDATE OR DELETE ON checks_notes.t FOR EACH ROW EXECUTE FUNCTION rf_adopt_changed('checks_notes');
+INSERT INTO checks_notes.t VALUES (42, 'a', 7, 'b');
+UPDATE checks_notes.t SET stream_id = NULL;
+SELECT kind, stream_id, stream_seq, created_at, global_seq FROM checks_notes.rf_adopt_changes;
+ALTER TABLE checks_notes.rf_adopt_changes ADD COLUMN note text;
+INSERT INTO checks_notes.t VALUES (43);
+ALTER TABLE checks_notes.rf_adopt_changes DROP COLUMN note;
+INSERT INTO checks_notes.t VALUES (44);
+SELECT count(*) FROM checks_notes.rf_adopt_changes;
+DROP TABLE checks_notes.rf_adopt_changes;
+INSERT INTO checks_notes.t VALUES (45);
+SELECT count(*) FROM checks_notes.t;
+DROP SCHEMA checks_notes CASCADE;

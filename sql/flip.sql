@@ -326,6 +326,29 @@ SELECT indexrelid::regclass FROM pg_index WHERE indrelid IN ('events_archive_202
 SELECT * FROM check_same();
 DROP TABLE store.mine;
 
+-- A trigger of the month whose name a trigger of the other tier has, too: it could not come there.
+SELECT rf_create_partition('hot', '2024-08-01');
+CALL load('store', '2024-08-01', 1000, 20, 1700);
+SELECT * FROM check_keep();
+CREATE TRIGGER twice BEFORE INSERT ON events_hot_2024_08 FOR EACH ROW EXECUTE FUNCTION checks.nothing();
+CREATE TRIGGER twice BEFORE INSERT ON events_archive FOR EACH ROW EXECUTE FUNCTION checks.nothing();
+SELECT rf_flip_partition('2024-08-01', 'cold');
+\echo :SQLSTATE
+SELECT bucket_month, source, method, events, reason FROM rf_archive_plan('2024-09-01') WHERE bucket_month = '2024-08-01';
+DROP TRIGGER twice ON events_hot_2024_08;
+SELECT rf_flip_partition('2024-08-01', 'cold');
+-- (one that comes from the parent goes with it, and stands in no way)
+CREATE TRIGGER twice BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION checks.nothing();
+SELECT rf_flip_partition('2024-08-01', 'hot');
+CREATE TRIGGER other BEFORE INSERT ON events_hot_2024_08 FOR EACH ROW EXECUTE FUNCTION checks.nothing();
+CREATE TRIGGER other BEFORE INSERT ON events_archive FOR EACH ROW EXECUTE FUNCTION checks.nothing();
+CALL rf_archive_run('2024-09-01');
+SELECT * FROM check_same();
+SELECT * FROM check_places() WHERE place ~ '2024_08';
+DROP TRIGGER twice ON events;
+DROP TRIGGER twice ON events_archive;
+DROP TRIGGER other ON events_archive;
+
 -- Who owns the store flips, nobody else.
 GRANT USAGE ON SCHEMA store TO regress_rillflow_reader;
 SET ROLE regress_rillflow_reader;

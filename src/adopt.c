@@ -10,14 +10,18 @@
  *
  *	prepare		Rows of rf_streams and keys are made in a schema of our own,
  *				from all that the source holds.  A trigger on the source notes
- *				the streams that change meanwhile.  All months are made.
+ *				the streams that change meanwhile (watch.c).  All months are
+ *				made, with columns, rights and whatever else is taken over.
  *	catch up	What is known of noted streams is made anew, until few are left.
- *	switch		Under ACCESS EXCLUSIVE on the source: the last noted streams;
- *				the source is renamed, fitted and attached, the new tables come
- *				in.  Nothing in it depends on the number of events.
- *	count		The source, which nobody writes any more, is counted and summed.
+ *	switch		Under ACCESS EXCLUSIVE on the source: has it been altered?  The
+ *				last noted streams; the source is renamed, fitted and attached,
+ *				the new tables come in.  Nothing in it depends on the number of
+ *				events.
+ *	count		The source, which nobody writes any more, is counted.
  *	carry		Batches: DELETE from the source feeds INSERT into its months.
- *	finish		The store has to hold what was counted.  The empty source goes.
+ *				What comes has to have the checksum of what goes.
+ *	finish		As many have to have come as were counted.  The empty source
+ *				goes.
  *
  * A partition holds rows of one range of bucket_month.  Rows of the source have
  * none yet: '-infinity' for all of them, a default that is kept in the catalog,
@@ -28,27 +32,28 @@
  * them, asks rf_store_require_adopted().
  *
  * What crashes before the switch leaves our schema and our triggers, which the
- * next call takes away; an error takes them away itself.
+ * next call takes away; an error takes them away itself, where it gets the
+ * locks for it at the first attempt.
  *
  * Locks, each within rillflow.lock_timeout (lock.c): SHARE ROW EXCLUSIVE on the
- * source, to make the triggers; ACCESS EXCLUSIVE on it, to switch; ACCESS
- * EXCLUSIVE on events and events_archive, to finish.
+ * source, to make the triggers; ACCESS EXCLUSIVE on it, to switch; SHARE ROW
+ * EXCLUSIVE on it once it is empty; ACCESS EXCLUSIVE on events and
+ * events_archive, to finish.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include "access/heapam.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "pgstat.h"
+#include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
@@ -59,6 +64,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -74,6 +80,7 @@
 #include "source.h"
 #include "store.h"
 #include "wait_point.h"
+#include "watch.h"
 
 /* Events that go to their months in one transaction. */
 #define CARRY_BATCH 5000
@@ -92,22 +99,13 @@
 #define SOURCE_LOCK_CLASS 7272
 #define TARGET_LOCK_CLASS 7273
 
-/*
- * What changes are noted in: an event that was inserted, a stream of which
- * events changed otherwise, a row of rf_streams.
- */
-#define CHANGES "rf_adopt_changes"
-#define NOTE_INSERT 'i'
-#define NOTE_CHANGE 'c'
-#define NOTE_STREAM 's'
-
-/* those that are being looked at */
+/* notes that are being looked at */
 #define TAKEN "rf_adopt_taken"
 
-/* of rows e, in any order */
-#define CHECKSUM                                           \
-	"coalesce(sum(hashtextextended(e::text, 0)::numeric)," \
-	" 0)::text"
+/* of rows e, in any order; a column of theirs may be called e */
+#define CHECKSUM                                                  \
+	"coalesce(sum(hashtextextended((e.*)::text, 0)::numeric), 0)" \
+	"::text"
 
 #define TIE "rf_bucket_month_tie"
 #define TIE_CHECK                              \
@@ -127,10 +125,13 @@ typedef struct Adoption
 	bool		  in_place;
 	TimestampTz	  started_at;
 	TimestampTz	  reported_at;
+	bool		  was_partitioned; /* the store that takes the events */
 	int64		  boundary; /* global_seq of adopted events is not higher */
 	int64		  events;	/* of the source */
 	int64		  carried;
 	char		 *checksum;
+	char		 *source_state; /* as it was when it was taken over */
+	char		 *target_state;
 	int			  nlocks; /* of the session */
 	struct
 	{
@@ -185,85 +186,43 @@ ask_number(const char *sql)
 }
 
 /*
- * Noting changes
+ * Watching
  */
 
-/* The tables of a source, with their number. */
-static int
-list_tables(const RfSource *source, Oid *tables)
-{
-	int count = 0;
-
-	tables[count++] = source->events;
-	if (OidIsValid(source->archive))
-		tables[count++] = source->archive;
-	if (OidIsValid(source->streams))
-		tables[count++] = source->streams;
-	return count;
-}
-
+/* Lock the tables of the source; one can have been dropped until then. */
 static void
 lock_source(const Adoption *adoption, const RfLockLimit *limit, LOCKMODE mode)
 {
-	Oid tables[3];
-	int count = list_tables(&adoption->source, tables);
+	Oid tables[RF_SOURCE_TABLES];
+	int count = rf_source_tables(&adoption->source, tables);
 
 	for (int i = 0; i < count; i++)
+	{
 		rf_lock_table(limit, tables[i], mode);
-}
-
-static void
-drop_watchers(const Adoption *adoption)
-{
-	Oid tables[3];
-	int count = list_tables(&adoption->source, tables);
-
-	for (int i = 0; i < count; i++)
-	{
-		const char *table = rf_store_relation_name(tables[i]);
-
-		rf_query_ddl("DROP TRIGGER IF EXISTS rf_adopt_changed ON %s", table);
-		rf_query_ddl("DROP TRIGGER IF EXISTS rf_adopt_truncated ON %s", table);
+		if (get_rel_name(tables[i]) == NULL)
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("a table was dropped while \"%s\" was being adopted",
+						adoption->name),
+				 errhint("Call rf_adopt() again, if there is anything left"
+						 " to adopt.")));
 	}
 }
 
-static bool
-has_watchers(const Adoption *adoption)
+/* What is left of the source. */
+static RfSource
+remaining_source(const Adoption *adoption)
 {
-	Oid	  types[3] = {OIDOID, OIDOID, OIDOID};
-	Datum values[3];
+	RfSource source = adoption->source;
 
-	values[0] = ObjectIdGetDatum(adoption->source.events);
-	values[1] = ObjectIdGetDatum(adoption->source.archive);
-	values[2] = ObjectIdGetDatum(adoption->source.streams);
-	return rf_query_once("SELECT 1 FROM pg_trigger WHERE tgrelid IN"
-						 " ($1, $2, $3) AND tgname ~ '^rf_adopt_' LIMIT 1",
-						 3, types, values, NULL) > 0;
-}
-
-/* Let changes of the source be noted, whoever makes them. */
-static void
-make_watchers(const Adoption *adoption)
-{
-	char *extension = get_namespace_name(rf_store_extension_schema());
-	Oid	  tables[3];
-	int	  count = list_tables(&adoption->source, tables);
-
-	for (int i = 0; i < count; i++)
-	{
-		const char *table = rf_store_relation_name(tables[i]);
-
-		rf_query_ddl("CREATE TRIGGER rf_adopt_changed"
-					 " AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW"
-					 " EXECUTE FUNCTION %I.rf_adopt_changed(%L)",
-					 table, extension, adoption->staging_name);
-		rf_query_ddl("CREATE TRIGGER rf_adopt_truncated BEFORE TRUNCATE ON %s"
-					 " EXECUTE FUNCTION %I.rf_adopt_changed(%L)",
-					 table, extension, adoption->staging_name);
-		rf_query_ddl("ALTER TABLE %s ENABLE ALWAYS TRIGGER rf_adopt_changed,"
-					 " ENABLE ALWAYS TRIGGER rf_adopt_truncated",
-					 table);
-	}
+	if (get_rel_name(source.archive) == NULL)
+		source.archive = InvalidOid;
+	if (get_rel_name(source.streams) == NULL)
+		source.streams = InvalidOid;
+	if (get_rel_name(source.events) == NULL)
+		source.events = InvalidOid;
+	return source;
 }
 
 /* Take away what a call before has left. */
@@ -271,19 +230,38 @@ static void
 clean_up(void *arg)
 {
 	Adoption   *adoption = arg;
+	RfSource	source = remaining_source(adoption);
+	Oid			tables[RF_SOURCE_TABLES];
+	int			count = rf_source_tables(&source, tables);
 	RfLockLimit limit;
 	RfScope		scope;
 
 	begin_scope(adoption, &scope);
-	if (has_watchers(adoption))
+	if (rf_watch_is_on(&source))
 	{
 		rf_lock_begin(&limit);
-		lock_source(adoption, &limit, AccessExclusiveLock);
-		drop_watchers(adoption);
+		for (int i = 0; i < count; i++)
+			rf_lock_table(&limit, tables[i], AccessExclusiveLock);
+		source = remaining_source(adoption);
+		rf_watch_end(&source);
 	}
 	if (OidIsValid(get_namespace_oid(adoption->staging_name, true)))
 		rf_query_ddl("DROP SCHEMA %I CASCADE", adoption->staging_name);
 	rf_query_end(&scope);
+}
+
+/*
+ * Nobody drops a table of the source in this transaction.  Whoever cancels
+ * between two of them is heard here, where an error is cleaned up after.
+ */
+static void
+hold_source(const Adoption *adoption)
+{
+	RfLockLimit limit;
+
+	CHECK_FOR_INTERRUPTS();
+	rf_lock_begin(&limit);
+	lock_source(adoption, &limit, AccessShareLock);
 }
 
 static void
@@ -295,16 +273,12 @@ watch(void *arg)
 
 	begin_scope(adoption, &scope);
 	rf_query_ddl("CREATE SCHEMA %I", adoption->staging_name);
-	/* unlogged: a crash ends the adoption, and no publication has them */
-	rf_query_ddl("CREATE UNLOGGED TABLE %s (kind \"char\", stream_id uuid,"
-				 " stream_seq integer, created_at timestamptz,"
-				 " global_seq bigint)",
-				 staged(adoption, CHANGES));
+	rf_watch_make_notes(adoption->staging_name);
 	rf_query_ddl("CREATE UNLOGGED TABLE %s (LIKE %s)", staged(adoption, TAKEN),
-				 staged(adoption, CHANGES));
+				 staged(adoption, RF_WATCH_NOTES));
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, ShareRowExclusiveLock);
-	make_watchers(adoption);
+	rf_watch_begin(&adoption->source, adoption->staging_name);
 	rf_query_end(&scope);
 	adoption->staging = get_namespace_oid(adoption->staging_name, false);
 }
@@ -317,6 +291,18 @@ static const char *
 of_streams(const ArrayType *streams)
 {
 	return streams == NULL ? "true" : "stream_id = ANY ($1)";
+}
+
+/* The default of a column, for streams that have no row yet. */
+static char *
+default_of(Relation rel, AttrNumber attnum)
+{
+	Node *expression = build_column_default(rel, attnum);
+
+	return deparse_expression(expression,
+							  deparse_context_for(RelationGetRelationName(rel),
+												  RelationGetRelid(rel)),
+							  false, false);
 }
 
 /*
@@ -346,6 +332,11 @@ list_stream_columns(const Adoption *adoption, StringInfo names,
 		appendStringInfo(names, ", %s", quoted);
 		if (strcmp(name, "created_at") == 0 || strcmp(name, "updated_at") == 0)
 			appendStringInfo(values, ", coalesce(s.%s, now())", quoted);
+		else if (att->atthasdef)
+			appendStringInfo(values,
+							 ", CASE WHEN s.stream_id IS NULL"
+							 " THEN %s ELSE s.%s END",
+							 default_of(rel, i + 1), quoted);
 		else
 			appendStringInfo(values, ", s.%s", quoted);
 	}
@@ -396,56 +387,88 @@ make_streams(const Adoption *adoption, const char *with, const char *heads,
 		streams == NULL ? 0 : 1, types, values, NULL);
 }
 
-/* Make those of the streams given, or NULL of all, from their events. */
+/*
+ * Make those of the streams given, or NULL of all, from their events.  Rows may
+ * have come since they were looked through: streams which the snapshot that
+ * gives them their heads does not show to be whole are noted, to be looked at
+ * again.
+ */
 static void
 fill_streams(const Adoption *adoption, ArrayType *streams)
 {
-	const char *condition = of_streams(streams);
+	const RfSource *source = &adoption->source;
+	const char	   *condition = of_streams(streams);
+	char		   *with;
 
-	make_streams(adoption, "",
-				 psprintf("SELECT stream_id, max(stream_seq) AS head,"
-						  " min(created_at) AS first, max(created_at) AS last"
-						  " FROM %s AS r WHERE %s GROUP BY stream_id",
-						  rf_source_rows(&adoption->source,
-										 "stream_id, stream_seq, created_at"),
-						  condition),
-				 condition, streams);
+	/* within one table an index tells numbers apart */
+	with = psprintf(
+		"WITH seen AS MATERIALIZED (SELECT stream_id, max(stream_seq) AS head,"
+		" min(created_at) AS first, max(created_at) AS last,"
+		" min(stream_seq) = 1 AND max(stream_seq) = count(*)"
+		" AND count(*) = count(%s) AS whole FROM %s AS r WHERE %s"
+		" GROUP BY stream_id),"
+		" doubtful AS (INSERT INTO %s (kind, stream_id) SELECT 'c', stream_id"
+		" FROM seen WHERE whole IS NOT TRUE) ",
+		OidIsValid(source->archive) ? "DISTINCT stream_seq" : "stream_seq",
+		rf_source_rows(source, "stream_id, stream_seq, created_at"), condition,
+		staged(adoption, RF_WATCH_NOTES));
+	make_streams(adoption, with,
+				 "SELECT stream_id, head, first, last FROM seen", condition,
+				 streams);
 }
 
-static bool
-has_keys(Oid relid)
+/* Columns of the events that can have a key, as a table; NULL: there are none.
+ */
+static char *
+keyed_rows(const RfSource *source)
 {
-	return OidIsValid(relid) &&
-		   get_attnum(relid, "headers") != InvalidAttrNumber;
+	const Oid	   tables[] = {source->events, source->archive};
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		if (OidIsValid(tables[i]) &&
+			get_attnum(tables[i], "headers") != InvalidAttrNumber)
+			appendStringInfo(&buf,
+							 "%s SELECT headers, stream_id, stream_seq,"
+							 " global_seq FROM ONLY %s",
+							 buf.len > 0 ? " UNION ALL" : "",
+							 rf_store_relation_name(tables[i]));
+	}
+	return buf.len > 0 ? psprintf("(%s)", buf.data) : NULL;
 }
 
-#define INSERT_KEYS                                         \
-	"INSERT INTO %s"                                        \
-	" (idempotency_key, stream_id, stream_seq, global_seq)" \
-	" SELECT headers ->> 'idempotency_key', r.stream_id,"   \
-	" r.stream_seq, r.global_seq FROM %s AS r WHERE %s AND" \
-	" octet_length(headers ->> 'idempotency_key') <= 1000"  \
-	" ORDER BY r.global_seq ON CONFLICT (idempotency_key) DO NOTHING"
+/* Insert the keys of rows r; of several events with one key the first has it.
+ */
+static void
+insert_keys(const Adoption *adoption, const char *rows, const char *condition,
+			ArrayType *streams)
+{
+	Oid	  types[1] = {UUIDARRAYOID};
+	Datum values[1];
 
-/* Make the idempotency keys of those streams; the first event has it. */
+	values[0] = PointerGetDatum(streams);
+	rf_query_once(
+		psprintf("INSERT INTO %s"
+				 " (idempotency_key, stream_id, stream_seq, global_seq)"
+				 " SELECT headers ->> 'idempotency_key', r.stream_id,"
+				 " r.stream_seq, r.global_seq FROM %s AS r WHERE %s AND"
+				 " octet_length(headers ->> 'idempotency_key') <= 1000"
+				 " ORDER BY r.global_seq"
+				 " ON CONFLICT (idempotency_key) DO NOTHING",
+				 staged(adoption, "rf_event_keys"), rows, condition),
+		streams == NULL ? 0 : 1, types, values, NULL);
+}
+
+/* Make the idempotency keys of those streams, or NULL of all. */
 static void
 fill_keys(const Adoption *adoption, ArrayType *streams)
 {
-	const Oid tables[] = {adoption->source.events, adoption->source.archive};
-	Oid		  types[1] = {UUIDARRAYOID};
-	Datum	  values[1];
+	char *rows = keyed_rows(&adoption->source);
 
-	values[0] = PointerGetDatum(streams);
-	for (int i = 0; i < lengthof(tables); i++)
-	{
-		if (has_keys(tables[i]))
-			rf_query_once(psprintf(INSERT_KEYS,
-								   staged(adoption, "rf_event_keys"),
-								   psprintf("ONLY %s",
-											rf_store_relation_name(tables[i])),
-								   of_streams(streams)),
-						  streams == NULL ? 0 : 1, types, values, NULL);
-	}
+	if (rows != NULL)
+		insert_keys(adoption, rows, of_streams(streams), streams);
 }
 
 /*
@@ -458,15 +481,17 @@ take_notes(const Adoption *adoption)
 	return (int64)
 		rf_query_once(psprintf("WITH gone AS (DELETE FROM %s RETURNING *)"
 							   " INSERT INTO %s SELECT * FROM gone",
-							   staged(adoption, CHANGES),
+							   staged(adoption, RF_WATCH_NOTES),
 							   staged(adoption, TAKEN)),
 					  0, NULL, NULL, NULL);
 }
 
 /*
  * Raise heads by the events that were inserted, where they go on from the head
- * without a gap; numbers up to the head were there when it was made, and can't
- * have come twice.  The other streams are looked at as a whole.
+ * without a gap.  Numbers up to the head were all there when it was made, and
+ * none comes twice: not in one table, by its index, nor in both, since
+ * rf_source_check_noted() has looked.  The other streams are looked at as a
+ * whole.
  */
 static void
 raise_heads(const Adoption *adoption)
@@ -503,20 +528,14 @@ raise_heads(const Adoption *adoption)
 static void
 claim_keys(const Adoption *adoption)
 {
-	const Oid tables[] = {adoption->source.events, adoption->source.archive};
+	char *rows = keyed_rows(&adoption->source);
 
-	for (int i = 0; i < lengthof(tables); i++)
-	{
-		if (has_keys(tables[i]))
-			rf_query_once(
-				psprintf(INSERT_KEYS, staged(adoption, "rf_event_keys"),
-						 psprintf("%s AS t, LATERAL (SELECT * FROM ONLY %s"
-								  " WHERE global_seq = t.global_seq OFFSET 0)",
-								  staged(adoption, TAKEN),
-								  rf_store_relation_name(tables[i])),
-						 "t.kind = 'i'"),
-				0, NULL, NULL, NULL);
-	}
+	if (rows != NULL)
+		insert_keys(adoption,
+					psprintf("%s AS t, LATERAL (SELECT * FROM %s AS k"
+							 " WHERE k.global_seq = t.global_seq OFFSET 0)",
+							 staged(adoption, TAKEN), rows),
+					"t.kind = 'i'", NULL);
 }
 
 /* The streams of a kind of note, but for those of another; NULL: none. */
@@ -583,6 +602,7 @@ take_up_changes(const Adoption *adoption)
 
 	if (notes == 0)
 		return 0;
+	rf_source_check_noted(&adoption->source, staged(adoption, TAKEN));
 	raise_heads(adoption);
 	claim_keys(adoption);
 	streams = noted_streams(adoption, "c", "-");
@@ -677,8 +697,8 @@ take_manners(const Adoption *adoption, RfStore *store)
 		rf_model_take(source->events, store->events_archive, RF_MODEL_COLUMNS);
 	if (OidIsValid(source->streams))
 		rf_model_take(source->streams, store->streams,
-					  RF_MODEL_COLUMNS | RF_MODEL_INDEXES | RF_MODEL_TRIGGERS |
-						  RF_MODEL_COMMENTS);
+					  RF_MODEL_COLUMNS | RF_MODEL_CHECKS | RF_MODEL_INDEXES |
+						  RF_MODEL_TRIGGERS | RF_MODEL_COMMENTS);
 }
 
 /* Rights are those of the store that is there, else those of the source. */
@@ -704,13 +724,61 @@ take_rights(const Adoption *adoption, RfStore *store)
 	if (old != NULL)
 		rf_model_take(old->events_all, store->events_all, RF_MODEL_RIGHTS);
 	else
-		rf_model_run("SELECT format('GRANT SELECT ON %s TO %s', $2::regclass,"
-					 " CASE g.grantee WHEN 0 THEN 'PUBLIC'"
-					 " ELSE quote_ident(pg_get_userbyid(g.grantee)) END)"
-					 " FROM pg_class AS c, aclexplode(c.relacl) AS g"
-					 " WHERE c.oid = $1 AND g.privilege_type = 'SELECT'"
-					 " AND g.grantee <> c.relowner",
-					 source->events, store->events_all);
+		rf_model_take(source->events, store->events_all, RF_MODEL_READERS);
+	if (old == NULL && source->has_identity)
+		rf_model_take(source->events, store->sequence, RF_MODEL_DRAWERS);
+	rf_model_close(adoption->staging);
+}
+
+static char *
+state_of(const Oid *relids, int count)
+{
+	Datum elements[RF_SOURCE_TABLES + 2];
+
+	Assert(count <= lengthof(elements));
+	for (int i = 0; i < count; i++)
+		elements[i] = ObjectIdGetDatum(relids[i]);
+	return rf_model_state(rf_query_array(elements, count, OIDOID));
+}
+
+/* All of the source that is taken over, in a form that can be compared. */
+static char *
+state_of_source(const Adoption *adoption)
+{
+	Oid relids[RF_SOURCE_TABLES + 1];
+	int count = rf_source_tables(&adoption->source, relids);
+
+	if (OidIsValid(adoption->source.sequence))
+		relids[count++] = adoption->source.sequence;
+	return state_of(relids, count);
+}
+
+/* The same of the store that is there, of which rights are taken over. */
+static char *
+state_of_target(const Adoption *adoption)
+{
+	RfStore *store = empty_store(adoption);
+
+	if (store == NULL)
+		return "";
+	return state_of((Oid[]){store->events, store->events_archive,
+							store->events_all, store->streams, store->sequence},
+					5);
+}
+
+/* What was altered since it was taken over would be lost. */
+static void
+require_unaltered(const Adoption *adoption, const char *before,
+				  const char *after)
+{
+	if (strcmp(before, after) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a table was altered while \"%s\" was being adopted",
+						adoption->name),
+				 errdetail("Columns, constraints, indexes, triggers, privileges"
+						   " and policies are taken over before the switch."),
+				 errhint("Call rf_adopt() again.")));
 }
 
 /* Look the source through, and prepare the store for it. */
@@ -722,8 +790,14 @@ prepare(void *arg)
 	RfScope	  scope;
 
 	begin_scope(adoption, &scope);
+	RF_WAIT_POINT("adopt_watched");
+	hold_source(adoption);
 	rf_source_check_rows(&adoption->source, NULL);
 	RF_WAIT_POINT("adopt_checked");
+	adoption->source_state = MemoryContextStrdup(adoption->context,
+												 state_of_source(adoption));
+	adoption->target_state = MemoryContextStrdup(adoption->context,
+												 state_of_target(adoption));
 	rf_install_create_store(adoption->staging, NULL, "single");
 	store = rf_store_in(adoption->staging, false);
 	take_manners(adoption, store);
@@ -751,6 +825,8 @@ catch_up(void *arg)
 	RfScope	  scope;
 
 	begin_scope(adoption, &scope);
+	RF_WAIT_POINT("adopt_prepared");
+	hold_source(adoption);
 	adoption->changes = take_up_changes(adoption);
 	rf_query_end(&scope);
 }
@@ -796,7 +872,8 @@ require_free_names(const Adoption *adoption)
 
 		if (OidIsValid(relid) && relid != source->events &&
 			relid != source->archive && relid != source->streams &&
-			relid != source->sequence && empty_store(adoption) == NULL)
+			(relid != source->sequence || !source->owns_sequence) &&
+			empty_store(adoption) == NULL)
 			refuse_name(adoption, names[i]);
 	}
 }
@@ -827,6 +904,8 @@ clear_target(Adoption *adoption)
 	rf_lock_table(&limit, store->events, AccessExclusiveLock);
 	rf_lock_table(&limit, store->events_archive, AccessExclusiveLock);
 	rf_lock_table(&limit, store->streams, AccessExclusiveLock);
+	require_unaltered(adoption, adoption->target_state,
+					  state_of_target(adoption));
 	if (rf_query_once(psprintf("SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS e"
 							   " UNION ALL SELECT 1 FROM"
 							   " (SELECT FROM %s LIMIT 1) AS s",
@@ -844,6 +923,12 @@ clear_target(Adoption *adoption)
 	rf_query_ddl("INSERT INTO %s SELECT * FROM %s",
 				 staged(adoption, "rf_archive_policies"),
 				 rf_store_relation_name(store->policies));
+	if (OidIsValid(adoption->source.archive))
+		adoption->was_partitioned =
+			rf_query_once(psprintf("UPDATE %s SET backend = 'dual_table'"
+								   " WHERE backend <> 'dual_table'",
+								   staged(adoption, "rf_archive_config")),
+						  0, NULL, NULL, NULL) > 0;
 	drop_tables(store);
 }
 
@@ -961,7 +1046,7 @@ carry_numbers_on(Adoption *adoption)
 		rf_query_ddl("ALTER TABLE %s ALTER COLUMN global_seq DROP IDENTITY"
 					 " IF EXISTS, ALTER COLUMN global_seq DROP DEFAULT",
 					 rf_store_relation_name(source->archive));
-	if (OidIsValid(source->sequence) && get_rel_name(source->sequence) != NULL)
+	if (source->owns_sequence && get_rel_name(source->sequence) != NULL)
 		step_aside(adoption, source->sequence, "SEQUENCE",
 				   "events_adopted_global_seq_seq");
 }
@@ -980,7 +1065,7 @@ make_room(const Adoption *adoption)
 	if (OidIsValid(source->streams))
 		rf_query_ddl("DROP TABLE %s", rf_store_relation_name(source->streams));
 	rf_model_run("SELECT format('ALTER INDEX %s RENAME TO %I',"
-				 " x.oid::regclass, x.relname || '_adopted')"
+				 " x.oid::regclass, 'rf_adopted_' || x.oid)"
 				 " FROM pg_index AS i JOIN pg_class AS x"
 				 " ON x.oid = i.indexrelid WHERE i.indrelid IN ($1, $2)",
 				 source->events, source->archive);
@@ -1082,7 +1167,7 @@ bring_in(Adoption *adoption)
 	RfStore *store;
 
 	rf_model_run(BRING(COMES_LAST), adoption->staging, adoption->target);
-	rf_query_ddl("DROP TABLE %s, %s", staged(adoption, CHANGES),
+	rf_query_ddl("DROP TABLE %s, %s", staged(adoption, RF_WATCH_NOTES),
 				 staged(adoption, TAKEN));
 	rf_query_ddl("DROP SCHEMA %I", adoption->staging_name);
 	rf_install_register(get_namespace_name(adoption->target), adoption->tenant,
@@ -1115,6 +1200,7 @@ switch_over(void *arg)
 	TimestampTz locked_at;
 
 	begin_scope(adoption, &scope);
+	hold_source(adoption);
 	require_free_names(adoption);
 	clear_target(adoption);
 	keep_records(adoption);
@@ -1125,7 +1211,10 @@ switch_over(void *arg)
 	rf_lock_begin(&limit);
 	lock_source(adoption, &limit, AccessExclusiveLock);
 	locked_at = GetCurrentTimestamp();
-	(void) take_up_changes(adoption);
+	require_unaltered(adoption, adoption->source_state,
+					  state_of_source(adoption));
+	while (take_up_changes(adoption) > 0)
+		;
 	carry_numbers_on(adoption);
 	make_room(adoption);
 	bring_in(adoption);
@@ -1171,12 +1260,14 @@ carried_columns(Oid root)
 	return rf_store_column_list(root, "bucket_month", "retention_class");
 }
 
+/*
+ * A batch: up to where it goes, how many rows went and came, and the checksums
+ * of both.
+ */
 static char *
-batch_statement(const RfStore *store, Oid root, Oid parent, Oid leaf,
-				const char *class)
+batch_statement(Oid root, Oid parent, Oid leaf, const char *class)
 {
 	char	   *columns = carried_columns(root);
-	char	   *summed = carried_columns(store->events);
 	const char *name = rf_store_relation_name(leaf);
 
 	return rf_query_format(
@@ -1189,21 +1280,60 @@ batch_statement(const RfStore *store, Oid root, Oid parent, Oid leaf,
 		" SELECT %s, date_trunc('month', created_at AT TIME ZONE 'UTC')::date,"
 		" %L FROM gone RETURNING %s)"
 		" SELECT (SELECT upper FROM top), (SELECT count(*) FROM gone),"
-		" (SELECT count(*) FROM come), (SELECT " CHECKSUM " FROM come AS e)",
+		" (SELECT count(*) FROM come), (SELECT " CHECKSUM " FROM gone AS e),"
+		" (SELECT " CHECKSUM " FROM come AS e)",
 		name, name, columns, rf_store_relation_name(parent), columns, columns,
-		class, summed);
+		class, columns);
+}
+
+/* What came has to be what went; the row of the last query tells. */
+static void
+prove_batch(Oid leaf, int64 events)
+{
+	char *gone = TextDatumGetCString(rf_query_must(0, 4));
+	char *come = TextDatumGetCString(rf_query_must(0, 5));
+
+	rf_partition_require_moved(events, DatumGetInt64(rf_query_must(0, 3)),
+							   leaf);
+	if (strcmp(gone, come) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("events of \"%s\" would change on their way",
+						get_rel_name(leaf)),
+				 errdetail("Their checksum is %s, that of what would come to"
+						   " the months %s.",
+						   gone, come),
+				 errhint("Nothing of this batch was carried; report this.")));
 }
 
 static void
-note_batch(RfStore *store, int64 events, const char *checksum,
-		   TimestampTz started_at)
+note_batch(RfStore *store, int64 events, TimestampTz started_at)
 {
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("adopt batch");
 
 	entry.events = events;
-	entry.detail = checksum;
+	entry.detail = TextDatumGetCString(rf_query_must(0, 5));
 	entry.started_at = started_at;
 	rf_ledger_write(store, &entry);
+}
+
+static bool
+holds_more(Oid leaf, int64 after)
+{
+	Oid		types[1] = {INT8OID};
+	Datum	values[1];
+	RfScope scope;
+	bool	result;
+
+	values[0] = Int64GetDatum(after);
+	rf_query_begin(&scope, InvalidOid, 0);
+	result = rf_query_once(psprintf("SELECT 1 FROM ONLY %s WHERE"
+									" global_seq > $1 ORDER BY global_seq"
+									" LIMIT 1",
+									rf_store_relation_name(leaf)),
+						   1, types, values, NULL) > 0;
+	rf_query_end(&scope);
+	return result;
 }
 
 /* Carry a batch of a leaf from *after on; false: it is empty. */
@@ -1221,7 +1351,7 @@ carry_batch(Adoption *adoption, RfTier tier, int64 *after)
 	int64		gone;
 	RfScope		scope;
 
-	if (!OidIsValid(leaf))
+	if (!OidIsValid(leaf) || !holds_more(leaf, *after))
 		return false;
 	rf_partition_require_silent(leaf, false);
 	rf_partition_require_silent(parent, true);
@@ -1229,17 +1359,16 @@ carry_batch(Adoption *adoption, RfTier tier, int64 *after)
 	rf_query_fix_text();
 	values[0] = Int64GetDatum(*after);
 	values[1] = Int32GetDatum(CARRY_BATCH);
-	plan = rf_query_prepare(batch_statement(store, root, parent, leaf,
+	plan = rf_query_prepare(batch_statement(root, parent, leaf,
 											tier == RF_HOT ? "hot" : "cold"),
 							2, types);
 	rf_query_run_untriggered(plan, values, NULL);
 	gone = DatumGetInt64(rf_query_must(0, 2));
-	rf_partition_require_moved(gone, DatumGetInt64(rf_query_must(0, 3)), leaf);
+	prove_batch(leaf, gone);
 	if (gone > 0)
 	{
 		*after = DatumGetInt64(rf_query_must(0, 1));
-		note_batch(store, gone, TextDatumGetCString(rf_query_must(0, 4)),
-				   started_at);
+		note_batch(store, gone, started_at);
 	}
 	rf_query_forget(plan);
 	rf_query_end(&scope);
@@ -1268,25 +1397,6 @@ carry(Adoption *adoption, RfTier tier)
  * Counting, and finishing
  */
 
-/* Count and checksum of what is in the source. */
-static void
-sum_up_source(const Adoption *adoption, RfStore *store, int64 *events,
-			  char **checksum)
-{
-	const char *columns;
-	RfSource	source = {.events = rf_store_adopted_leaf(store->events_hot),
-						  .archive = rf_store_adopted_leaf(store->events_archive)};
-
-	rf_query_fix_text();
-	columns = carried_columns(store->events);
-	rf_query_once(psprintf("SELECT count(*), " CHECKSUM " FROM %s AS e",
-						   rf_source_rows(&source, columns)),
-				  0, NULL, NULL, NULL);
-	*events = DatumGetInt64(rf_query_must(0, 1));
-	*checksum = MemoryContextStrdup(adoption->context,
-									TextDatumGetCString(rf_query_must(0, 2)));
-}
-
 /* What the ledger says of the adoption that is under way. */
 static bool
 read_ledger(Adoption *adoption)
@@ -1300,13 +1410,14 @@ read_ledger(Adoption *adoption)
 	rows = rf_query_once(
 		psprintf(
 			"SELECT substring(b.detail FROM 'global_seq ([0-9]+)$')::bigint,"
-			" c.events, c.detail, b.logged_at,"
+			" c.events, b.logged_at,"
 			" (SELECT coalesce(sum(n.events), 0)::bigint FROM %s AS n"
 			" WHERE n.log_id > b.log_id AND n.action = 'adopt batch'),"
 			" substring(b.detail FROM '^(.*), up to global_seq')"
 			" FROM %s AS b LEFT JOIN %s AS c ON c.log_id > b.log_id"
 			" AND c.action = 'adopt counted'"
-			" WHERE b.action = 'adopt begun' ORDER BY b.log_id DESC LIMIT 1",
+			" WHERE b.action = 'adopt begun'"
+			" ORDER BY b.log_id DESC, c.log_id DESC LIMIT 1",
 			rf_store_relation_name(store->log),
 			rf_store_relation_name(store->log),
 			rf_store_relation_name(store->log)),
@@ -1319,19 +1430,14 @@ read_ledger(Adoption *adoption)
 					store->schema),
 			 errhint("Restore \"rf_archive_log\".")));
 	adoption->boundary = DatumGetInt64(rf_query_must(0, 1));
-	adoption->started_at = DatumGetTimestampTz(rf_query_must(0, 4));
-	adoption->carried = DatumGetInt64(rf_query_must(0, 5));
+	adoption->started_at = DatumGetTimestampTz(rf_query_must(0, 3));
+	adoption->carried = DatumGetInt64(rf_query_must(0, 4));
 	adoption->name = MemoryContextStrdup(adoption->context,
 										 TextDatumGetCString(
-											 rf_query_must(0, 6)));
+											 rf_query_must(0, 5)));
 	counted = !rf_query_null(0, 2);
 	if (counted)
-	{
 		adoption->events = DatumGetInt64(rf_query_must(0, 2));
-		adoption->checksum = MemoryContextStrdup(adoption->context,
-												 TextDatumGetCString(
-													 rf_query_must(0, 3)));
-	}
 	rf_query_end(&scope);
 	return counted;
 }
@@ -1341,6 +1447,7 @@ static void
 count_source(Adoption *adoption)
 {
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("adopt counted");
+	RfSource	  source = {0};
 	RfStore		 *store;
 	RfScope		  scope;
 
@@ -1348,26 +1455,30 @@ count_source(Adoption *adoption)
 	if (!read_ledger(adoption))
 	{
 		store = rf_store_in(adoption->target, false);
+		source.events = rf_store_adopted_leaf(store->events_hot);
+		source.archive = rf_store_adopted_leaf(store->events_archive);
 		entry.started_at = GetCurrentTimestamp();
 		begin_scope(adoption, &scope);
-		sum_up_source(adoption, store, &adoption->events, &adoption->checksum);
+		adoption->events = ask_number(psprintf("SELECT count(*) FROM %s AS e",
+											   rf_source_rows(&source, "")));
 		entry.events = adoption->events;
-		entry.detail = adoption->checksum;
 		rf_ledger_write(store, &entry);
 		rf_query_end(&scope);
 	}
 	end_step(adoption);
 }
 
-/* What came to the months has to be what was in the source. */
+/*
+ * As many events have to have come to the months as were in the source; that
+ * each came as it was, each batch has proven.
+ */
 static void
-prove(const Adoption *adoption)
+prove(Adoption *adoption)
 {
 	RfStore	   *store = rf_store_in(adoption->target, false);
 	const char *log = rf_store_relation_name(store->log);
 	RfScope		scope;
 	int64		events;
-	char	   *checksum;
 
 	begin_scope(adoption, &scope);
 	rf_query_once(
@@ -1378,18 +1489,23 @@ prove(const Adoption *adoption)
 				 log, log),
 		0, NULL, NULL, NULL);
 	events = DatumGetInt64(rf_query_must(0, 1));
-	checksum = TextDatumGetCString(rf_query_must(0, 2));
-	if (events != adoption->events || strcmp(checksum, adoption->checksum) != 0)
+	adoption->checksum = MemoryContextStrdup(adoption->context,
+											 TextDatumGetCString(
+												 rf_query_must(0, 2)));
+	if (events != adoption->events)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("the store does not hold what was adopted"),
-			 errdetail(
-				 "The source held " INT64_FORMAT
-				 " events with checksum %s, to the months came " INT64_FORMAT
-				 " with checksum %s.",
-				 adoption->events, adoption->checksum, events, checksum),
-			 errhint("Keep the store as it is, and report this.")));
+			 errdetail("The source held " INT64_FORMAT
+					   " events, to the months came " INT64_FORMAT ".",
+					   adoption->events, events),
+			 errhint(
+				 "Find out who wrote to the source itself. To go on with"
+				 " what there is, run: INSERT INTO %s (actor, action, events)"
+				 " VALUES (current_user, 'adopt counted', " INT64_FORMAT
+				 "); and call rf_adopt() again.",
+				 log, events)));
 	rf_query_end(&scope);
 }
 
@@ -1431,17 +1547,42 @@ wait_until_unseen(Adoption *adoption, RfTier tier)
 }
 
 /*
- * Nobody writes to the source, but its owner could.  All of its pages are read,
- * so this comes before the locks on the roots, under one that lets readers
- * through.
+ * Nobody writes to the emptied source, but who fires no triggers could: so ours
+ * fires always from now on.
  */
 static void
-require_empty(const RfLockLimit *limit, Oid leaf)
+close_source(void *arg)
 {
-	if (!OidIsValid(leaf))
-		return;
-	rf_lock_table(limit, leaf, ShareLock);
-	if (rf_query_once(psprintf("SELECT 1 FROM ONLY %s LIMIT 1",
+	Adoption   *adoption = arg;
+	RfStore	   *store = rf_store_in(adoption->target, false);
+	const Oid	leaves[] = {rf_store_adopted_leaf(store->events_hot),
+							rf_store_adopted_leaf(store->events_archive)};
+	RfLockLimit limit;
+	RfScope		scope;
+
+	begin_scope(adoption, &scope);
+	rf_lock_begin(&limit);
+	for (int i = 0; i < lengthof(leaves); i++)
+	{
+		if (!OidIsValid(leaves[i]))
+			continue;
+		rf_lock_table(&limit, leaves[i], ShareRowExclusiveLock);
+		rf_query_ddl("ALTER TABLE %s"
+					 " ENABLE ALWAYS TRIGGER rf_events_append_only",
+					 rf_store_relation_name(leaves[i]));
+	}
+	rf_query_end(&scope);
+}
+
+/*
+ * All of its pages are read, so this comes before the locks on the roots, and
+ * under none that others would wait for: they come from the root.
+ */
+static void
+require_empty(Oid leaf)
+{
+	if (OidIsValid(leaf) &&
+		rf_query_once(psprintf("SELECT 1 FROM ONLY %s LIMIT 1",
 							   rf_store_relation_name(leaf)),
 					  0, NULL, NULL, NULL) > 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -1484,7 +1625,7 @@ finish(void *arg)
 	leaves[0] = rf_store_adopted_leaf(store->events_hot);
 	leaves[1] = rf_store_adopted_leaf(store->events_archive);
 	for (int i = 0; i < lengthof(leaves); i++)
-		require_empty(&limit, leaves[i]);
+		require_empty(leaves[i]);
 	streams = ask_number(psprintf("SELECT count(*) FROM %s",
 								  rf_store_relation_name(store->streams)));
 	rf_lock_begin(&limit);
@@ -1511,6 +1652,7 @@ complete(Adoption *adoption)
 	carry(adoption, RF_COLD);
 	begin_step(adoption);
 	prove(adoption);
+	rf_lock_retry(close_source, adoption);
 	end_step(adoption);
 	wait_until_unseen(adoption, RF_HOT);
 	wait_until_unseen(adoption, RF_COLD);
@@ -1526,6 +1668,26 @@ complete(Adoption *adoption)
  * Beginning
  */
 
+/*
+ * An error is on its way to the caller, who may have cancelled, so this does
+ * not wait for long.
+ */
+static void
+clean_up_once(Adoption *adoption)
+{
+	ErrorData *error;
+
+	if (!rf_query_attempt(clean_up, adoption, RF_ANY_ERROR, &error))
+		ereport(WARNING,
+				(errmsg("could not take away what rf_adopt() has made: %s",
+						error->message),
+				 errdetail("Triggers on \"%s\" note what changes, in schema"
+						   " \"%s\".",
+						   adoption->name, adoption->staging_name),
+				 errhint("Call rf_adopt() again, which takes them away"
+						 " first.")));
+}
+
 /* Do a part of the beginning; when it fails, leave nothing behind. */
 static void
 attempt(Adoption *adoption, void (*work)(void *arg))
@@ -1533,12 +1695,11 @@ attempt(Adoption *adoption, void (*work)(void *arg))
 	ErrorData *error;
 	bool	   done;
 
-	CHECK_FOR_INTERRUPTS();
 	begin_step(adoption);
 	MemoryContextSwitchTo(adoption->context);
 	done = rf_query_attempt(work, adoption, RF_ANY_ERROR, &error);
 	if (!done)
-		rf_lock_retry(clean_up, adoption);
+		clean_up_once(adoption);
 	end_step(adoption);
 	if (!done)
 		ReThrowError(error);
@@ -1548,13 +1709,16 @@ static void
 begin_adoption(Adoption *adoption)
 {
 	attempt(adoption, watch);
-	RF_WAIT_POINT("adopt_watched");
 	attempt(adoption, prepare);
-	RF_WAIT_POINT("adopt_prepared");
 	adoption->changes = FEW_CHANGES;
 	for (int i = 0; i < MAX_ROUNDS && adoption->changes >= FEW_CHANGES; i++)
 		attempt(adoption, catch_up);
 	attempt(adoption, switch_with_retry);
+	if (adoption->was_partitioned)
+		ereport(WARNING, (errmsg("cold events are kept in \"events_archive\""),
+						  errdetail("The source had a table of that name."),
+						  errhint("Run rf_archive_set_backend('partitioned')"
+								  " afterwards.")));
 	RF_WAIT_POINT("adopt_switched");
 }
 
@@ -1705,7 +1869,6 @@ adopt(Adoption *adoption, Oid relid)
  */
 
 PG_FUNCTION_INFO_V1(rf_adopt);
-PG_FUNCTION_INFO_V1(rf_adopt_changed);
 
 static void
 require_no_transaction_block(FunctionCallInfo fcinfo)
@@ -1752,120 +1915,4 @@ rf_adopt(PG_FUNCTION_ARGS)
 	PG_END_TRY();
 	rf_query_disconnect();
 	PG_RETURN_VOID();
-}
-
-/* The table where changes are noted, of the owner of the one that changes. */
-static Oid
-find_notes(const TriggerData *trigdata)
-{
-	const char *schema = trigdata->tg_trigger->tgnargs == 1 ?
-							 trigdata->tg_trigger->tgargs[0] :
-							 "";
-	Oid			namespace_id = get_namespace_oid(schema, true);
-	Oid			notes = OidIsValid(namespace_id) ?
-							get_relname_relid(CHANGES, namespace_id) :
-							InvalidOid;
-
-	if (!OidIsValid(notes) || get_rel_relkind(notes) != RELKIND_RELATION ||
-		get_atttype(notes, 1) != CHAROID || get_atttype(notes, 2) != UUIDOID ||
-		get_atttype(notes, 3) != INT4OID ||
-		get_atttype(notes, 4) != TIMESTAMPTZOID ||
-		get_atttype(notes, 5) != INT8OID ||
-		rf_store_relation_owner(notes) !=
-			trigdata->tg_relation->rd_rel->relowner)
-		return InvalidOid;
-	return notes;
-}
-
-static Datum
-column_of(Relation rel, HeapTuple tuple, const char *name, bool *isnull)
-{
-	AttrNumber attnum = get_attnum(RelationGetRelid(rel), name);
-
-	*isnull = true;
-	return attnum == InvalidAttrNumber ?
-			   (Datum) 0 :
-			   heap_getattr(tuple, attnum, RelationGetDescr(rel), isnull);
-}
-
-static void
-note(Relation notes, Relation rel, HeapTuple tuple, char kind)
-{
-	static const char *const names[] = {"stream_id", "stream_seq", "created_at",
-										"global_seq"};
-	Datum					 values[lengthof(names) + 1];
-	bool					 nulls[lengthof(names) + 1] = {false};
-	HeapTuple				 row;
-
-	values[0] = CharGetDatum(kind);
-	for (int i = 0; i < lengthof(names); i++)
-		values[i + 1] = column_of(rel, tuple, names[i], &nulls[i + 1]);
-	row = heap_form_tuple(RelationGetDescr(notes), values, nulls);
-	simple_heap_insert(notes, row);
-	heap_freetuple(row);
-}
-
-/* Is it an event that needs no other look than at its number? */
-static bool
-is_plain_insert(const TriggerData *trigdata)
-{
-	Relation  rel = trigdata->tg_relation;
-	TupleDesc tupdesc = RelationGetDescr(rel);
-	bool	  isnull;
-	Datum	  created_at = column_of(rel, trigdata->tg_trigtuple, "created_at",
-									 &isnull);
-
-	if (!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) || isnull ||
-		TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(created_at)))
-		return false;
-	for (int i = 0; i < tupdesc->natts; i++)
-	{
-		if (!TupleDescAttr(tupdesc, i)->attisdropped &&
-			heap_attisnull(trigdata->tg_trigtuple, i + 1, tupdesc) &&
-			rf_source_is_filled(NameStr(TupleDescAttr(tupdesc, i)->attname)))
-			return false;
-	}
-	return true;
-}
-
-static char
-kind_of_note(const TriggerData *trigdata)
-{
-	if (get_attnum(RelationGetRelid(trigdata->tg_relation), "stream_seq") ==
-		InvalidAttrNumber)
-		return NOTE_STREAM;
-	return is_plain_insert(trigdata) ? NOTE_INSERT : NOTE_CHANGE;
-}
-
-/* Note that a stream changed while its table is being adopted. */
-Datum
-rf_adopt_changed(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	Oid			 notes_oid;
-	Relation	 notes;
-	char		 kind;
-
-	if (!CALLED_AS_TRIGGER(fcinfo) ||
-		!(TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event) ||
-		  (TRIGGER_FIRED_AFTER(trigdata->tg_event) &&
-		   TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("%s must be fired after a row", "rf_adopt_changed()")));
-	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("table \"%s\" is being adopted",
-							   RelationGetRelationName(trigdata->tg_relation)),
-						errhint("Wait for rf_adopt(), or call it again.")));
-	notes_oid = find_notes(trigdata);
-	if (!OidIsValid(notes_oid))
-		return PointerGetDatum(NULL);
-	notes = table_open(notes_oid, RowExclusiveLock);
-	kind = kind_of_note(trigdata);
-	note(notes, trigdata->tg_relation, trigdata->tg_trigtuple, kind);
-	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
-		note(notes, trigdata->tg_relation, trigdata->tg_newtuple, kind);
-	table_close(notes, NoLock);
-	return PointerGetDatum(NULL);
 }

@@ -13,8 +13,9 @@
  * What only functions use goes: switches, policies, keys, the view, triggers,
  * the registration.
  *
- * Locks: ACCESS EXCLUSIVE on events, events_archive and rf_streams, waited for
- * as lock.c says, and held to the end of the transaction.
+ * Locks: ACCESS EXCLUSIVE on events, events_archive, all of their leaves, and
+ * rf_streams, waited for as lock.c says, and held to the end of the
+ *transaction.
  *
  *-------------------------------------------------------------------------
  */
@@ -40,7 +41,10 @@
 #include "store.h"
 #include "wait_point.h"
 
-#define CHECKSUM "coalesce(sum(hashtextextended(e::text, 0)::numeric), 0)::text"
+/* of rows e; a column of theirs may be called e */
+#define CHECKSUM                                                  \
+	"coalesce(sum(hashtextextended((e.*)::text, 0)::numeric), 0)" \
+	"::text"
 
 /* A plain table that is being filled. */
 typedef struct Flat
@@ -59,6 +63,18 @@ typedef struct Sum
 	char *checksum;
 } Sum;
 
+/* Who opens a leaf by itself, as a subscriber does, holds no lock above. */
+static void
+lock_leaves(const RfLockLimit *limit, Oid parent)
+{
+	List	 *leaves = rf_partition_list(parent);
+	ListCell *cell;
+
+	foreach(cell, leaves)
+		rf_lock_table(limit, ((RfPartition *) lfirst(cell))->relid,
+					  AccessExclusiveLock);
+}
+
 static void
 lock_tables(void *arg)
 {
@@ -71,6 +87,12 @@ lock_tables(void *arg)
 	rf_lock_makers(&limit, store->namespace_id);
 	rf_lock_table(&limit, store->events, AccessExclusiveLock);
 	rf_lock_table(&limit, store->events_archive, AccessExclusiveLock);
+	store = rf_store_in(store->namespace_id, false);
+	rf_lock_table(&limit, store->events_hot, AccessExclusiveLock);
+	rf_lock_table(&limit, store->events_cold, AccessExclusiveLock);
+	lock_leaves(&limit, store->events_hot);
+	lock_leaves(&limit, store->events_cold);
+	lock_leaves(&limit, store->events_archive);
 	rf_lock_table(&limit, store->streams, AccessExclusiveLock);
 	rf_query_end(&scope);
 }
@@ -139,9 +161,10 @@ end_flat(const Flat *flat)
 	char *interim = psprintf("%s_interim", flat->name);
 	Oid	  relid = get_relname_relid(interim, flat->store->namespace_id);
 
-	rf_query_ddl("ALTER TABLE %s ADD PRIMARY KEY (global_seq),"
-				 " ADD UNIQUE (stream_id, stream_seq)",
-				 flat->interim);
+	rf_query_ddl("ALTER TABLE %s ADD CONSTRAINT %I PRIMARY KEY (global_seq),"
+				 " ADD CONSTRAINT %I UNIQUE (stream_id, stream_seq)",
+				 flat->interim, psprintf("%s_pkey", flat->name),
+				 psprintf("%s_stream_id_stream_seq_key", flat->name));
 	rf_model_take(flat->root, relid,
 				  RF_MODEL_CHECKS | RF_MODEL_INDEXES | RF_MODEL_RIGHTS |
 					  RF_MODEL_POLICIES | RF_MODEL_COMMENTS);
@@ -180,9 +203,21 @@ prove(const Sum *before, const Sum *after)
 static void
 require_unused(const RfStore *store)
 {
+	const Oid parents[] = {store->events_hot, store->events_cold,
+						   store->events_archive};
+
 	rf_source_check_use(store->events, store->events_all);
-	rf_source_check_use(store->events_archive, store->events_all);
 	rf_source_check_use(store->events_all, store->events_all);
+	for (int i = 0; i < lengthof(parents); i++)
+	{
+		List	 *leaves = rf_partition_list(parents[i]);
+		ListCell *cell;
+
+		rf_source_check_use(parents[i], store->events_all);
+		foreach(cell, leaves)
+			rf_source_check_use(((RfPartition *) lfirst(cell))->relid,
+								InvalidOid);
+	}
 }
 
 /* The tables of the store go, and those that were filled take their names. */
@@ -210,12 +245,6 @@ change_places(const RfStore *store, Flat *hot, Flat *cold)
 		rf_query_ddl("DROP TABLE %s", rf_store_relation_name(flats[i]->root));
 		rf_query_ddl("ALTER TABLE %s RENAME TO %I", flats[i]->interim,
 					 flats[i]->name);
-		rf_model_run("SELECT format('ALTER INDEX %s RENAME TO %I',"
-					 " x.oid::regclass, replace(x.relname, '_interim', ''))"
-					 " FROM pg_index AS i JOIN pg_class AS x"
-					 " ON x.oid = i.indexrelid WHERE i.indrelid IN ($1, $2)"
-					 " AND x.relname ~ '_interim'",
-					 relid, relid);
 	}
 	rf_query_ddl("DROP TABLE %s, %s, %s", rf_store_relation_name(store->config),
 				 rf_store_relation_name(store->keys),

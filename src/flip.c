@@ -51,6 +51,7 @@
 #include "catalog/partition.h"
 #include "catalog/pg_attrdef.h"
 #include "catalog/pg_depend.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/tablespace.h"
 #include "fmgr.h"
@@ -296,13 +297,36 @@ find_taken_name(const RfStore *store, Oid to, DateADT month, Oid rival)
 	return NULL;
 }
 
+/* A trigger that the leaf would get from the other parent, by its name. */
+static const char *
+find_taken_trigger(Oid leaf, Oid to)
+{
+	Relation		   rel = table_open(leaf, AccessShareLock);
+	Relation		   parent = table_open(to, AccessShareLock);
+	const TriggerDesc *own = rel->trigdesc;
+	const TriggerDesc *coming = parent->trigdesc;
+	const char		  *result = NULL;
+
+	for (int i = 0; own != NULL && coming != NULL && i < own->numtriggers; i++)
+		for (int j = 0; j < coming->numtriggers; j++)
+			if (!own->triggers[i].tgisclone &&
+				TRIGGER_FOR_ROW(coming->triggers[j].tgtype) &&
+				strcmp(own->triggers[i].tgname, coming->triggers[j].tgname) ==
+					0)
+				result = pstrdup(own->triggers[i].tgname);
+	table_close(parent, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
 /* Why the leaf can't be flipped; NULL: nothing is against it. */
 static char *
 find_obstacle(RfStore *store, Oid from, Oid to, const RfPartition *leaf,
 			  Oid rival)
 {
-	char *name;
-	char *taken;
+	char	   *name;
+	char	   *taken;
+	const char *trigger;
 
 	if (!rf_partition_is_month(leaf))
 		return psprintf("partition \"%s\" holds more than the month",
@@ -319,6 +343,11 @@ find_obstacle(RfStore *store, Oid from, Oid to, const RfPartition *leaf,
 	if (OidIsValid(rival) && get_rel_relkind(rival) != RELKIND_RELATION)
 		return psprintf("partition \"%s\" is not a plain table",
 						get_rel_name(rival));
+	trigger = find_taken_trigger(leaf->relid, to);
+	if (trigger != NULL)
+		return psprintf("partition \"%s\" and table \"%s\" have a trigger"
+						" \"%s\" each",
+						name, get_rel_name(to), trigger);
 	taken = find_taken_name(store, to, leaf->lower, rival);
 	return taken != NULL ? taken : describe_dependent(leaf->relid);
 }

@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -40,6 +41,16 @@
 
 #define GRANT_OPTION \
 	" CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)"
+
+/* take away what default privileges have granted, to begin with */
+#define REVOKE_ALL                                                    \
+	"SELECT format('REVOKE ALL ON %s %s FROM %s', CASE c.relkind"     \
+	" WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass,"    \
+	" CASE g.grantee WHEN 0 THEN 'PUBLIC'"                            \
+	" ELSE quote_ident(pg_get_userbyid(g.grantee)) END), 0 AS step"   \
+	" FROM pg_class AS c, aclexplode(c.relacl) AS g WHERE c.oid = $2" \
+	" AND g.grantee <> c.relowner UNION "
+#define IN_STEPS(sql) "SELECT s FROM (" sql ") AS steps(s, step) ORDER BY step"
 
 /* Statements that make statements: $1 is the model, $2 the table it is for. */
 static const struct
@@ -89,16 +100,21 @@ static const struct
 	 "SELECT format('ALTER TABLE %s ADD CONSTRAINT %I %s', $2::regclass,"
 	 " c.conname, pg_get_constraintdef(c.oid)) FROM pg_constraint AS c"
 	 " WHERE c.conrelid = $1 AND c.contype = 'c'"
-	 " AND NOT " NAMES_LAYOUT("$1", "c.conkey")},
+	 " AND NOT " NAMES_LAYOUT(
+		 "$1",
+		 "c.conkey") " AND NOT EXISTS (SELECT FROM pg_constraint AS b WHERE b.conrelid = $2"
+					 " AND b.conname = c.conname AND pg_get_constraintdef(b.oid)"
+					 " = pg_get_constraintdef(c.oid))"},
 
 	/*
-	 * After the table's name comes all that an index is; it keeps its own, as
-	 * soon as that is free.
+	 * After the table's name comes all that an index is.  It keeps its own,
+	 * for which that of the model makes room in the same schema.
 	 */
 	{RF_MODEL_INDEXES,
-	 "SELECT format('CREATE INDEX %I ON %s %s', x.relname || CASE WHEN"
-	 " x.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = $2)"
-	 " THEN '" RF_MODEL_INTERIM "' ELSE '' END, $2::regclass, substr(def,"
+	 "SELECT CASE WHEN x.relnamespace = (SELECT relnamespace FROM pg_class"
+	 " WHERE oid = $2) THEN format('ALTER INDEX %s RENAME TO %I; ',"
+	 " x.oid::regclass, 'rf_model_' || x.oid) ELSE '' END"
+	 " || format('CREATE INDEX %I ON %s %s', x.relname, $2::regclass, substr(def,"
 	 " length(format('CREATE INDEX %I ON %s%s ', x.relname,"
 	 " CASE WHEN r.relkind = 'p' THEN 'ONLY ' ELSE '' END, $1::regclass)) + 1))"
 	 " FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid"
@@ -112,28 +128,53 @@ static const struct
 	 " AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1"
 	 " AND l.attname IN " OF_LAYOUT ")"},
 
+	/* the table is named after the trigger, whose name may be anything */
 	{RF_MODEL_TRIGGERS,
-	 "SELECT overlay(def PLACING format(' ON %s ', $2::regclass)"
-	 " FROM position(format(' ON %s ', $1::regclass) IN def)"
+	 "SELECT left(def, start) || overlay(substr(def, start + 1)"
+	 " PLACING format(' ON %s ', $2::regclass)"
+	 " FROM position(format(' ON %s ', $1::regclass) IN substr(def, start + 1))"
 	 " FOR length(format(' ON %s ', $1::regclass)))"
 	 " || CASE t.tgenabled WHEN 'D' THEN format("
 	 "'; ALTER TABLE %s DISABLE TRIGGER %I', $2::regclass, t.tgname) ELSE '' END"
-	 " FROM pg_trigger AS t, pg_get_triggerdef(t.oid) AS def"
+	 " FROM pg_trigger AS t, pg_get_triggerdef(t.oid) AS def,"
+	 " LATERAL (SELECT position(' TRIGGER ' || quote_ident(tgname) IN def)"
+	 " + length(' TRIGGER ' || quote_ident(tgname)) - 1) AS named(start)"
 	 " WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgparentid = 0"
 	 " AND t.tgname !~ '^rf_(events|adopt)_'"},
 
 	{RF_MODEL_RIGHTS,
-	 "SELECT format('GRANT %s ON %s %s TO %s%s', g.privilege_type,"
-	 " CASE r.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,"
-	 " $2::regclass, " GRANTEE GRANT_OPTION
-	 " FROM pg_class AS c JOIN pg_class AS r ON r.oid = $2,"
-	 " aclexplode(c.relacl) AS g WHERE c.oid = $1 AND g.grantee <> c.relowner"
-	 " UNION ALL SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s',"
-	 " g.privilege_type, a.attname, $2::regclass, " GRANTEE GRANT_OPTION
-	 " FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid"
-	 " JOIN pg_attribute AS b ON b.attrelid = $2 AND b.attname = a.attname,"
-	 " aclexplode(a.attacl) AS g WHERE c.oid = $1 AND NOT a.attisdropped"
-	 " AND g.grantee <> c.relowner"},
+	 IN_STEPS(
+		 REVOKE_ALL
+		 "SELECT format('GRANT %s ON %s %s TO %s%s', g.privilege_type,"
+		 " CASE r.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,"
+		 " $2::regclass, " GRANTEE GRANT_OPTION
+		 ", 1 FROM pg_class AS c JOIN pg_class AS r ON r.oid = $2,"
+		 " aclexplode(c.relacl) AS g WHERE c.oid = $1"
+		 " AND g.grantee <> c.relowner"
+		 " UNION SELECT format('GRANT %s (%I) ON TABLE %s TO %s%s',"
+		 " g.privilege_type, a.attname, $2::regclass, " GRANTEE GRANT_OPTION
+		 ", 1 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid"
+		 " JOIN pg_attribute AS b ON b.attrelid = $2"
+		 " AND b.attname = a.attname, aclexplode(a.attacl) AS g"
+		 " WHERE c.oid = $1 AND NOT a.attisdropped"
+		 " AND g.grantee <> c.relowner")},
+
+	{RF_MODEL_READERS,
+	 IN_STEPS(REVOKE_ALL
+			  "SELECT format('GRANT %s ON %s TO %s%s', g.privilege_type,"
+			  " $2::regclass, " GRANTEE GRANT_OPTION
+			  ", 1 FROM pg_class AS c, aclexplode(c.relacl) AS g"
+			  " WHERE c.oid = $1 AND g.privilege_type = 'SELECT'"
+			  " AND g.grantee <> c.relowner")},
+
+	{RF_MODEL_DRAWERS,
+	 "SELECT DISTINCT format('GRANT USAGE ON SEQUENCE %s TO %s', $2::regclass,"
+	 " CASE g.grantee WHEN 0 THEN 'PUBLIC'"
+	 " ELSE quote_ident(pg_get_userbyid(g.grantee)) END)"
+	 " FROM pg_class AS c CROSS JOIN LATERAL (SELECT * FROM aclexplode(c.relacl)"
+	 " UNION ALL SELECT x.* FROM pg_attribute AS a, aclexplode(a.attacl) AS x"
+	 " WHERE a.attrelid = c.oid AND NOT a.attisdropped) AS g WHERE c.oid = $1"
+	 " AND g.privilege_type = 'INSERT' AND g.grantee <> c.relowner"},
 
 	{RF_MODEL_POLICIES,
 	 "SELECT format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', p.polname,"
@@ -187,4 +228,69 @@ rf_model_take(Oid from, Oid to, int what)
 		if ((what & statements[i].what) != 0)
 			rf_model_run(statements[i].sql, from, to);
 	}
+}
+
+/*
+ * Months are read by their parents; nobody gets a right on one in a schema
+ * just because default privileges would have it so.
+ */
+void
+rf_model_close(Oid namespace_id)
+{
+	rf_model_run("SELECT DISTINCT format('REVOKE ALL ON TABLE %s FROM %s',"
+				 " c.oid::regclass, CASE g.grantee WHEN 0 THEN 'PUBLIC'"
+				 " ELSE quote_ident(pg_get_userbyid(g.grantee)) END)"
+				 " FROM pg_class AS c, aclexplode(c.relacl) AS g"
+				 " WHERE c.relnamespace = $1 AND c.relispartition"
+				 " AND c.relkind IN ('r', 'p') AND g.grantee <> c.relowner",
+				 namespace_id, namespace_id);
+}
+
+/* Rows of the catalog that tell of the relations $1, or are tied to them. */
+static const struct
+{
+	const char *catalog;
+	const char *condition;
+} telling[] = {
+	{"pg_attribute", "attrelid = ANY ($1)"},
+	{"pg_attrdef", "adrelid = ANY ($1)"},
+	{"pg_constraint", "conrelid = ANY ($1)"},
+	{"pg_index", "indrelid = ANY ($1)"},
+	{"pg_trigger", "tgrelid = ANY ($1)"},
+	{"pg_policy", "polrelid = ANY ($1)"},
+	{"pg_rewrite", "ev_class = ANY ($1)"},
+	{"pg_inherits", "inhrelid = ANY ($1)"},
+	{"pg_description", "objoid = ANY ($1) AND classoid = 'pg_class'::regclass"},
+	{"pg_depend", "refobjid = ANY ($1) AND refclassid = 'pg_class'::regclass"},
+	{"pg_depend", "refclassid = 'pg_type'::regclass AND refobjid IN"
+				  " (SELECT reltype FROM pg_class WHERE oid = ANY ($1))"},
+};
+
+/*
+ * A text that is another one when any of the relations has been altered, or
+ * anything was tied to it: who wrote those rows.  Of the row in pg_class, which
+ * changes when a table is vacuumed, too, only what counts is looked at.
+ */
+char *
+rf_model_state(ArrayType *relids)
+{
+	Oid			   types[1] = {OIDARRAYOID};
+	Datum		   values[1];
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(
+		&sql, "SELECT md5(string_agg(v, ' ' ORDER BY v)) FROM (SELECT"
+			  " row(relname, relnamespace, relowner, relpersistence,"
+			  " relrowsecurity, relforcerowsecurity, reloftype, relacl)::text"
+			  " FROM pg_class WHERE oid = ANY ($1)");
+	for (int i = 0; i < lengthof(telling); i++)
+		appendStringInfo(&sql,
+						 " UNION ALL SELECT tableoid || ':' || xmin FROM %s"
+						 " WHERE %s",
+						 telling[i].catalog, telling[i].condition);
+	appendStringInfoString(&sql, ") AS versions(v)");
+	values[0] = PointerGetDatum(relids);
+	rf_query_once(sql.data, 1, types, values, NULL);
+	return TextDatumGetCString(rf_query_must(0, 1));
 }

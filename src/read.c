@@ -183,13 +183,14 @@ find_stream(RfStore *store, RfScanStream *stream, bool *archived)
 
 	rf_stream_read_active(store, &stream->stream_id, &then);
 	rf_stream_read_latest(store, &stream->stream_id, &now);
-	*archived = then.archived;
-	stream->head = then.last_seq;
+	/* adopted since: its row is younger than the events that are seen */
+	*archived = then.exists ? then.archived : now.archived;
+	stream->head = then.exists ? then.last_seq : PG_INT32_MAX;
 	stream->from = rf_partition_month_of(now.first_event_at);
 	stream->to = rf_partition_month_of(now.last_event_at);
 	if (rf_frame_is_open(store->events))
 		stream->head = PG_INT32_MAX;
-	else if (!then.exists || !now.exists)
+	else if (!now.exists)
 		return false;
 	else if (!store->adopting)
 		return true;

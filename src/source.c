@@ -16,6 +16,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
@@ -145,6 +146,15 @@ static const Obstacle obstacles[] = {
 	 " AND relforcerowsecurity",
 	 "table \"%s\" forces row security on its owner (%s)",
 	 "Run: ALTER TABLE ... NO FORCE ROW LEVEL SECURITY."},
+	{"SELECT quote_ident(p.polname) FROM pg_policy AS p JOIN pg_depend AS d"
+	 " ON d.classid = 'pg_policy'::regclass AND d.objid = p.oid"
+	 " AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1"
+	 " JOIN pg_attribute AS a ON a.attrelid = $1 AND a.attnum = d.refobjsubid"
+	 " AND a.attname IN ('bucket_month', 'retention_class')"
+	 " WHERE p.polrelid = $1 AND EXISTS (SELECT FROM pg_attribute AS e"
+	 " WHERE e.attrelid = $1 AND e.attname = 'stream_seq') ORDER BY 1",
+	 "table \"%s\" has policy %s on \"bucket_month\" or \"retention_class\"",
+	 "The store makes these columns anew. Drop the policy, and create it again afterwards."},
 	{"SELECT quote_ident(tgname) FROM pg_trigger WHERE tgrelid = $1"
 	 " AND NOT tgisinternal AND tgname !~ '^rf_adopt_'"
 	 " AND (tgenabled IN ('A', 'R')"
@@ -154,22 +164,56 @@ static const Obstacle obstacles[] = {
 	 "Drop the trigger, or run: ALTER TABLE ... ENABLE TRIGGER."},
 };
 
-/* Views, functions and columns that are tied to the table, or its row type. */
+/*
+ * A dependency d of an own part on the table itself, or on one of its columns;
+ * what names the table as a whole in an expression is none.
+ */
+#define OWN_EXPRESSION "(d.deptype <> 'n' OR d.refobjsubid <> 0)"
+#define IS_PART(catalog, table_column)           \
+	"EXISTS (SELECT FROM " catalog " AS o WHERE" \
+	" o.oid = d.objid AND o." table_column " = $1)"
+
+/*
+ * Whatever is tied to the table, or its row type, but for parts of the table.
+ * A view is told by its name.
+ */
 static const char *const find_user =
 	"SELECT DISTINCT coalesce((SELECT pg_describe_object('pg_class'::regclass,"
 	" w.ev_class, 0) FROM pg_rewrite AS w WHERE d.classid ="
 	" 'pg_rewrite'::regclass AND w.oid = d.objid),"
 	" pg_describe_object(d.classid, d.objid, d.objsubid))"
-	" FROM pg_depend AS d WHERE"
-	" ((d.refclassid = 'pg_class'::regclass AND d.refobjid = $1"
-	" AND d.classid IN ('pg_rewrite'::regclass, 'pg_proc'::regclass))"
-	" OR (d.refclassid = 'pg_type'::regclass AND d.refobjid IN"
-	" (SELECT t.oid FROM pg_type AS t WHERE t.typrelid = $1 UNION ALL"
-	" SELECT t.typarray FROM pg_type AS t WHERE t.typrelid = $1)"
-	" AND d.classid <> 'pg_type'::regclass))"
-	" AND NOT EXISTS (SELECT FROM pg_rewrite AS w"
-	" WHERE d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid"
-	" AND w.ev_class IN ($1, $2)) ORDER BY 1 LIMIT 1";
+	" FROM pg_depend AS d WHERE ((d.refclassid = 'pg_class'::regclass"
+	" AND d.refobjid = $1) OR (d.refclassid = 'pg_type'::regclass"
+	" AND d.refobjid IN (SELECT t.oid FROM pg_type AS t WHERE t.typrelid = $1"
+	" UNION ALL SELECT t.typarray FROM pg_type AS t WHERE t.typrelid = $1)))"
+	" AND NOT CASE d.classid"
+	" WHEN 'pg_class'::regclass THEN d.objid = $1 OR " OWN_EXPRESSION
+	" AND d.refclassid = d.classid"
+	" WHEN 'pg_type'::regclass THEN d.deptype = 'i'"
+	" WHEN 'pg_attrdef'::regclass"
+	" THEN " OWN_EXPRESSION " AND " IS_PART(
+		"pg_attrdef",
+		"adrelid") " WHEN 'pg_constraint'::regclass"
+				   " THEN " OWN_EXPRESSION " AND " IS_PART(
+					   "pg_constraint",
+					   "conrelid") " WHEN 'pg_policy'::regclass"
+								   " THEN " OWN_EXPRESSION
+								   " AND " IS_PART("pg_policy", "polrelid") " WHEN 'pg_trigger'::regclass THEN " IS_PART(
+									   "pg_trigger",
+									   "tgrelid") " WHEN 'pg_statistic_ext'::regclass"
+												  " THEN " IS_PART(
+													  "pg_statistic_ext",
+													  "stxrelid") " WHEN 'pg_rewrite'::regclass THEN EXISTS (SELECT FROM pg_rewrite AS w"
+																  " WHERE w.oid = d.objid AND w.ev_class = $2)"
+																  " ELSE false END ORDER BY 1 LIMIT 1";
+
+/* Who else draws from the sequence $1, but for the tables $2 and $3. */
+static const char *const find_drawer =
+	"SELECT pg_describe_object(d.classid, d.objid, d.objsubid)"
+	" FROM pg_depend AS d WHERE d.refclassid = 'pg_class'::regclass"
+	" AND d.refobjid = $1 AND d.deptype = 'n' AND NOT EXISTS (SELECT"
+	" FROM pg_attrdef AS f WHERE d.classid = 'pg_attrdef'::regclass"
+	" AND f.oid = d.objid AND f.adrelid IN ($2, $3)) ORDER BY 1 LIMIT 1";
 
 /*
  * Finding it
@@ -209,6 +253,31 @@ find_sequence(Oid relid)
 	return DatumGetObjectId(rf_query_must(0, 1));
 }
 
+/* Does the sequence go with the column global_seq of the table? */
+static bool
+owns(Oid relid, Oid sequence)
+{
+	Oid	  table;
+	int32 column;
+
+	return OidIsValid(sequence) &&
+		   (sequenceIsOwned(sequence, DEPENDENCY_AUTO, &table, &column) ||
+			sequenceIsOwned(sequence, DEPENDENCY_INTERNAL, &table, &column)) &&
+		   table == relid && column == get_attnum(relid, "global_seq");
+}
+
+static bool
+is_identity(Oid relid, const char *name)
+{
+	HeapTuple tuple = SearchSysCacheAttName(relid, name);
+	bool	  result = HeapTupleIsValid(tuple) &&
+				  ((Form_pg_attribute) GETSTRUCT(tuple))->attidentity != '\0';
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+}
+
 /*
  * A source as it is, unchecked.  Alone: what else is in its schema belongs to
  * a store.
@@ -220,10 +289,27 @@ rf_source_find(Oid relid, bool alone, RfSource *source)
 	source->events = relid;
 	source->owner = rf_store_relation_owner(relid);
 	source->sequence = find_sequence(relid);
+	source->owns_sequence = owns(relid, source->sequence);
+	source->has_identity = is_identity(relid, "global_seq");
 	if (alone)
 		return;
 	source->archive = find_beside(relid, "events_archive");
 	source->streams = find_beside(relid, "rf_streams");
+}
+
+/* The tables of a source; returns how many there are. */
+int
+rf_source_tables(const RfSource *source, Oid *tables)
+{
+	int count = 0;
+
+	if (OidIsValid(source->events))
+		tables[count++] = source->events;
+	if (OidIsValid(source->archive))
+		tables[count++] = source->archive;
+	if (OidIsValid(source->streams))
+		tables[count++] = source->streams;
+	return count;
 }
 
 /*
@@ -338,6 +424,28 @@ rf_source_check_use(Oid relid, Oid but)
 						errhint("Drop it, and create it again afterwards.")));
 }
 
+/* A sequence that the table owns goes with it. */
+static void
+check_sequence(const RfSource *source)
+{
+	Oid	  types[3] = {OIDOID, OIDOID, OIDOID};
+	Datum values[3];
+
+	if (!source->owns_sequence)
+		return;
+	values[0] = ObjectIdGetDatum(source->sequence);
+	values[1] = ObjectIdGetDatum(source->events);
+	values[2] = ObjectIdGetDatum(source->archive);
+	if (rf_query_once(find_drawer, 3, types, values, NULL) > 0)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("%s draws from the sequence of table \"%s\"",
+							   TextDatumGetCString(rf_query_must(0, 1)),
+							   get_rel_name(source->events)),
+						errdetail("The sequence goes with the table."),
+						errhint("Run: ALTER SEQUENCE %s OWNED BY NONE;",
+								rf_store_relation_name(source->sequence))));
+}
+
 static bool
 has_unique_index(Oid relid, const char *columns)
 {
@@ -436,6 +544,82 @@ check_archive_columns(const RfSource *source)
 					 TextDatumGetCString(rf_query_must(0, 3)))));
 }
 
+/* Has a store that column of events, whatever its source has? */
+static bool
+is_known(const char *name)
+{
+	for (const SourceColumn *column = event_columns; column->name != NULL;
+		 column++)
+	{
+		if (strcmp(column->name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Nor could events that are cold come back into a column that must be filled.
+ */
+static void
+check_archive_lacks(const RfSource *source)
+{
+	Oid	  types[2] = {OIDOID, OIDOID};
+	Datum values[2];
+	char *name;
+
+	values[0] = ObjectIdGetDatum(source->events);
+	values[1] = ObjectIdGetDatum(source->archive);
+	if (rf_query_once(
+			"SELECT a.attname::text FROM pg_attribute AS a WHERE a.attrelid = $1"
+			" AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull"
+			" AND a.attname NOT IN ('bucket_month', 'retention_class')"
+			" AND NOT EXISTS (SELECT FROM pg_attribute AS b"
+			" WHERE b.attrelid = $2 AND b.attname = a.attname"
+			" AND NOT b.attisdropped) ORDER BY a.attnum",
+			2, types, values, NULL) == 0)
+		return;
+	for (uint64 i = 0; i < rf_query_rows(); i++)
+	{
+		name = TextDatumGetCString(rf_query_must(i, 1));
+		if (!is_known(name))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("table \"%s\" has no column \"%s\", which is NOT"
+							" NULL in \"%s\"",
+							get_rel_name(source->archive), name,
+							get_rel_name(source->events)),
+					 errhint("Add it there, with a default.")));
+	}
+}
+
+/* A new stream's row has no value for columns that the store does not know. */
+static void
+check_stream_columns(Oid relid)
+{
+	Oid	  types[1] = {OIDOID};
+	Datum values[1];
+
+	values[0] = ObjectIdGetDatum(relid);
+	if (rf_query_once(
+			"SELECT quote_ident(a.attname) FROM pg_attribute AS a"
+			" JOIN pg_type AS t ON t.oid = a.atttypid WHERE a.attrelid = $1"
+			" AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull"
+			" AND NOT a.atthasdef AND a.attidentity = ''"
+			" AND t.typdefault IS NULL AND a.attname NOT IN ('stream_id',"
+			" 'tenant_id', 'last_seq', 'first_event_at', 'last_event_at',"
+			" 'archived_at', 'archived_by', 'archive_reason',"
+			" 'retention_class', 'created_at', 'updated_at')"
+			" ORDER BY a.attnum LIMIT 1",
+			1, types, values, NULL) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column %s of table \"%s\" is NOT NULL and has no"
+						" default",
+						TextDatumGetCString(rf_query_must(0, 1)),
+						get_rel_name(relid)),
+				 errdetail("The first event of a stream makes its row there."),
+				 errhint("Give the column a default.")));
+}
+
 /* Refuse tables that a store could not be made of. */
 void
 rf_source_check_shape(const RfSource *source)
@@ -445,12 +629,14 @@ rf_source_check_shape(const RfSource *source)
 	check_free_columns(source);
 	check_obstacles(source->events);
 	rf_source_check_use(source->events, InvalidOid);
+	check_sequence(source);
 	if (OidIsValid(source->archive))
 	{
 		check_kind(source->archive, source);
 		check_columns(source->archive, event_columns);
 		check_columns(source->archive, audit_columns);
 		check_archive_columns(source);
+		check_archive_lacks(source);
 		check_obstacles(source->archive);
 		rf_source_check_use(source->archive, InvalidOid);
 	}
@@ -458,6 +644,7 @@ rf_source_check_shape(const RfSource *source)
 	{
 		check_kind(source->streams, source);
 		check_columns(source->streams, stream_columns);
+		check_stream_columns(source->streams);
 		check_obstacles(source->streams);
 		rf_source_check_use(source->streams, InvalidOid);
 	}
@@ -557,6 +744,11 @@ check_filled(Oid relid, ArrayType *streams)
 		"No column but causation_id, correlation_id, tenant_id and user_id may be null, created_at has to be finite, and stream_seq to be positive.");
 }
 
+#define SAME_NUMBER "events have the same stream_id and stream_seq"
+#define SAME_NUMBER_HINT "A number is given once in a stream, hot or cold."
+#define SAME_GLOBAL "events have the same global_seq"
+#define SAME_GLOBAL_HINT "A global_seq is given once, hot or cold."
+
 static void
 check_repeats(const RfSource *source, ArrayType *streams)
 {
@@ -566,15 +758,45 @@ check_repeats(const RfSource *source, ArrayType *streams)
 						 " WHERE %s GROUP BY stream_id, stream_seq"
 						 " HAVING count(*) > 1",
 						 rows, of_streams(streams)),
-				streams, ERRCODE_UNIQUE_VIOLATION,
-				"events have the same stream_id and stream_seq",
-				"A number is given once in a stream, hot or cold.");
+				streams, ERRCODE_UNIQUE_VIOLATION, SAME_NUMBER,
+				SAME_NUMBER_HINT);
 	refuse_rows(psprintf("SELECT global_seq::text FROM %s AS e WHERE %s"
 						 " GROUP BY global_seq HAVING count(*) > 1",
 						 rows, of_streams(streams)),
-				streams, ERRCODE_UNIQUE_VIOLATION,
-				"events have the same global_seq",
-				"A global_seq is given once, hot or cold.");
+				streams, ERRCODE_UNIQUE_VIOLATION, SAME_GLOBAL,
+				SAME_GLOBAL_HINT);
+}
+
+/* The rows of a table that have a value of a note t, by an index. */
+#define MATCH(columns, condition)                                      \
+	"SELECT " columns " FROM %s AS t,"                                 \
+	" LATERAL (SELECT FROM ONLY %s AS e WHERE " condition " OFFSET 0)" \
+	" AS hot, LATERAL (SELECT FROM ONLY %s AS e WHERE " condition      \
+	" OFFSET 0) AS cold"
+
+/*
+ * The same of single events, which are noted in a table, and of whichever
+ * stream: each table keeps its own numbers apart, but not from those of the
+ * other one.
+ */
+void
+rf_source_check_noted(const RfSource *source, const char *notes)
+{
+	const char *hot = rf_store_relation_name(source->events);
+	const char *cold;
+
+	if (!OidIsValid(source->archive))
+		return;
+	cold = rf_store_relation_name(source->archive);
+	refuse_rows(psprintf(MATCH("DISTINCT t.stream_id || ' ' || t.stream_seq",
+							   "e.stream_id = t.stream_id"
+							   " AND e.stream_seq = t.stream_seq"),
+						 notes, hot, cold),
+				NULL, ERRCODE_UNIQUE_VIOLATION, SAME_NUMBER, SAME_NUMBER_HINT);
+	refuse_rows(psprintf(MATCH("DISTINCT t.global_seq::text",
+							   "e.global_seq = t.global_seq"),
+						 notes, hot, cold),
+				NULL, ERRCODE_UNIQUE_VIOLATION, SAME_GLOBAL, SAME_GLOBAL_HINT);
 }
 
 /* Where none is repeated, these are the numbers 1 to their count. */
