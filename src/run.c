@@ -48,7 +48,7 @@
 #include "worker.h"
 
 /* key space of the advisory lock of who runs a policy of a store */
-#define RUN_LOCK_CLASS 7274
+#define RUN_LOCK_CLASS 7275
 
 /* Runs that stay on record, of each policy. */
 #define RUNS_KEPT "1000"
