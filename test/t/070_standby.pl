@@ -39,6 +39,7 @@ SELECT count(*) FROM generate_series(1, $each) AS n, generate_series(1, $streams
 SELECT rf_archive_mark(md5('stream 1')::uuid);
 SELECT rf_archive_move('2024-05-01 00:00+00');
 SELECT rf_archive_set_redirect(true);
+SELECT rf_policy_set('old events', older_than => '90 days');
 VACUUM ANALYZE;
 SQL
 catch_up();
@@ -70,6 +71,8 @@ my %readers = (
 		'SELECT partition, retention, from_month, to_month, bytes, tablespace FROM rf_partitions()',
 		'SELECT partition, events FROM rf_partitions() WHERE from_month IS NULL'
 	],
+	rf_policy_due => ["SELECT * FROM rf_policy_due('2026-01-01 00:00+00')"],
+	rf_worker_list => ['SELECT schema, policy, state, detail FROM rf_worker_status'],
 	rf_archive_redirect_enabled => ['SELECT rf_archive_redirect_enabled()'],
 	rf_archive_move => [
 		"SELECT * FROM rf_archive_move('2024-06-10', dry_run => true)",
@@ -96,6 +99,13 @@ my %writers = (
 	rf_archive_run => [ "CALL rf_archive_run('infinity')", "CALL rf_archive_run('-infinity')" ],
 	rf_consumer_advance => [ "SELECT rf_consumer_advance('new', 1)", "SELECT rf_consumer_advance('new', 0)" ],
 	rf_consumer_remove => ["SELECT rf_consumer_remove('nobody')"],
+	rf_policy_set => ["SELECT rf_policy_set('new', '1 day')"],
+	rf_policy_remove => ["SELECT rf_policy_remove('old events')"],
+	rf_policy_pause => ["SELECT rf_policy_pause('old events')"],
+	rf_policy_resume => ["SELECT rf_policy_resume('old events')"],
+	rf_policy_run => ["SELECT rf_policy_run('old events')"],
+	rf_policy_arm => [ 'SELECT rf_policy_arm()', "SELECT rf_policy_arm('*')" ],
+	rf_worker_start => ['SELECT rf_worker_start()'],
 	rf_archive_set_redirect => [ 'SELECT rf_archive_set_redirect(false)', 'SELECT rf_archive_set_redirect(true)' ],
 	rf_archive_set_include_archived => ['SELECT rf_archive_set_include_archived(true)'],
 	rf_archive_set_notify => ['SELECT rf_archive_set_notify(true)'],
@@ -107,7 +117,7 @@ my %writers = (
 	rf_adopt => [ "CALL rf_adopt('pg_class')", "CALL rf_adopt('events')" ],
 	rf_flatten => ['SELECT rf_flatten()']);
 
-my $triggers = 'rf_adopt_changed rf_config_changed rf_events_append_only rf_events_close rf_events_open rf_events_redirect_archived';
+my $triggers = 'rf_adopt_changed rf_config_changed rf_events_append_only rf_events_close rf_events_open rf_events_redirect_archived rf_policies_changed';
 my %all = map { $_ => 1 } keys %readers, keys %writers;
 is( on_primary("SELECT string_agg(DISTINCT proname, ' ' ORDER BY proname) FROM pg_proc JOIN pg_depend ON objid = pg_proc.oid"
 		. " AND classid = 'pg_proc'::regclass AND deptype = 'e'"
