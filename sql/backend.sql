@@ -308,7 +308,7 @@ DECLARE
 	relation record;
 BEGIN
 	FOR relation IN SELECT oid::regclass AS name FROM pg_class AS c WHERE relnamespace = 'store'::regnamespace
-			AND relkind IN ('r', 'p', 'v', 'S') AND relname <> 'rf_stores'
+			AND relkind IN ('r', 'p', 'v', 'S') AND relname NOT IN ('rf_stores', 'rf_armed', 'rf_worker_status')
 			AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype IN ('a', 'i') AND c.relkind = 'S')
 	LOOP
 		EXECUTE format('ALTER TABLE %s OWNER TO regress_rillflow_owner', relation.name);

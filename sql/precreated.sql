@@ -125,7 +125,7 @@ DECLARE
 	name text;
 BEGIN
 	FOR name IN SELECT format('%s %I.%I', CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, 'store', relname) FROM pg_class
-		WHERE relnamespace = 'store'::regnamespace AND relkind IN ('r', 'p', 'v') AND relname <> 'rf_stores' LOOP
+		WHERE relnamespace = 'store'::regnamespace AND relkind IN ('r', 'p', 'v') AND relname NOT IN ('rf_stores', 'rf_armed', 'rf_worker_status') LOOP
 		EXECUTE 'ALTER ' || name || ' OWNER TO regress_rillflow_hostile';
 	END LOOP;
 END $$;

@@ -17,7 +17,7 @@ DECLARE
 BEGIN
 	EXECUTE 'ALTER SCHEMA store OWNER TO regress_rillflow_owner';
 	FOR name IN SELECT format('%s store.%I', CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END, relname) FROM pg_class
-		WHERE relnamespace = 'store'::regnamespace AND relkind IN ('r', 'p', 'v') AND relname <> 'rf_stores' LOOP
+		WHERE relnamespace = 'store'::regnamespace AND relkind IN ('r', 'p', 'v') AND relname NOT IN ('rf_stores', 'rf_armed', 'rf_worker_status') LOOP
 		EXECUTE 'ALTER ' || name || ' OWNER TO regress_rillflow_owner';
 	END LOOP;
 END $$;

@@ -43,7 +43,7 @@ DECLARE
 	relation record;
 BEGIN
 	FOR relation IN SELECT oid::regclass AS name FROM pg_class AS c WHERE relnamespace = 'public'::regnamespace
-			AND relkind IN ('r', 'p', 'v', 'S') AND relname ~ '^(events|rf_)' AND relname <> 'rf_stores'
+			AND relkind IN ('r', 'p', 'v', 'S') AND relname ~ '^(events|rf_)' AND relname NOT IN ('rf_stores', 'rf_armed', 'rf_worker_status')
 			AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype IN ('a', 'i') AND c.relkind = 'S')
 	LOOP
 		EXECUTE format('ALTER TABLE %s OWNER TO "o''wner ""q"', relation.name);
