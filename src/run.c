@@ -210,8 +210,8 @@ put_end(const Run *run, bool done, const ErrorData *error)
 
 /* A store has one run at a time; who looks lets go when his transaction ends.
  */
-static bool
-store_is_free(Oid namespace_id)
+bool
+rf_run_store_is_free(Oid namespace_id)
 {
 	return DatumGetBool(
 		DirectFunctionCall2(pg_try_advisory_xact_lock_int4,
@@ -293,7 +293,7 @@ choose(Finding *finding, const LookCall *call)
 			continue;
 		}
 		role = choose_role(call, due);
-		if (!OidIsValid(role) || !store_is_free(call->namespace_id))
+		if (!OidIsValid(role) || !rf_run_store_is_free(call->namespace_id))
 		{
 			/* what can't begin now is looked at again, but not all the time */
 			finding->due_at = Min(finding->due_at, call->look_again_at);
@@ -330,7 +330,7 @@ rf_run_find(TimestampTz now, RfJob *job, TimestampTz *due_at)
 		call.look_again_at = TimestampTzPlusMilliseconds(now,
 														 rf_guc_naptime * 1000);
 		CHECK_FOR_INTERRUPTS();
-		if (rf_query_attempt(look_into_store, &call, RF_ANY_ERROR, &error))
+		if (rf_query_look(look_into_store, &call, RF_ANY_ERROR, &error))
 			choose(&finding, &call);
 		else
 			ereport(LOG,
@@ -761,7 +761,7 @@ put_policy(const LookCall *call, uint64 row, bool busy, ReturnSetInfo *rsinfo)
 static void
 put_store(const LookCall *call, ReturnSetInfo *rsinfo)
 {
-	bool	busy = !store_is_free(call->namespace_id);
+	bool	busy = !rf_run_store_is_free(call->namespace_id);
 	RfScope scope;
 	uint64	rows;
 
@@ -806,7 +806,7 @@ rf_worker_list(PG_FUNCTION_ARGS)
 
 		if (!may_see(call.namespace_id))
 			continue;
-		if (!rf_query_attempt(look_into_store, &call, RF_ANY_ERROR, &error))
+		if (!rf_query_look(look_into_store, &call, RF_ANY_ERROR, &error))
 			ereport(WARNING,
 					(errmsg("the policies of schema \"%s\" can't be read: %s",
 							get_namespace_name(call.namespace_id),

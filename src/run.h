@@ -13,6 +13,7 @@
 #include "board.h"
 
 extern bool rf_run_find(TimestampTz now, RfJob *job, TimestampTz *due_at);
+extern bool rf_run_store_is_free(Oid namespace_id);
 extern void rf_run_policy(Oid namespace_id, const char *policy);
 
 #endif /* RF_RUN_H */

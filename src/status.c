@@ -120,8 +120,9 @@ oldest_hot(RfStore *store)
 }
 
 static void
-put_status(RfStore *store, ReturnSetInfo *rsinfo)
+put_status(RfStore *store, void *arg)
 {
+	ReturnSetInfo *rsinfo = arg;
 	RfScope		 scope;
 	TierStatus	 hot = {0};
 	TierStatus	 cold = {0};
@@ -216,14 +217,10 @@ PG_FUNCTION_INFO_V1(rf_partitions);
 Datum
 rf_archive_status(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char		  *tenant = RF_GETARG_STRING(0);
-	List		  *stores = rf_store_list(tenant, RF_RIGHT_READ);
-	ListCell	  *cell;
+	char *tenant = RF_GETARG_STRING(0);
 
 	InitMaterializedSRF(fcinfo, 0);
-	foreach(cell, stores)
-		put_status(lfirst(cell), rsinfo);
+	rf_store_each(tenant, RF_RIGHT_READ, true, put_status, fcinfo->resultinfo);
 	return (Datum) 0;
 }
 
