@@ -5,7 +5,9 @@
  *
  * Streams are counted, and so are the events in default partitions, which
  * should be few.  Other events are taken from the statistics, for a count of
- * them would cost what archiving saves.
+ * them would cost what archiving saves.  A leaf that has rows is opened, and
+ * others are not: the status of all stores is looked at by those who monitor
+ * them, all the time.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,6 +22,7 @@
 #include "consumer.h"
 #include "partition.h"
 #include "query.h"
+#include "size.h"
 #include "store.h"
 
 static const RfStatement count_streams =
@@ -60,21 +63,23 @@ typedef struct TierStatus
 static void
 add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 {
-	Datum value = ObjectIdGetDatum(leaf->relid);
-	int64 events;
+	RfSize size;
 
-	rf_query_run(rf_store_plan(store, &measure_leaf), &value, NULL);
-	events = DatumGetInt64(rf_query_must(0, 1));
-	status->bytes += DatumGetInt64(rf_query_must(0, 2));
+	rf_size_of_table(leaf->relid, &size);
+	status->bytes += size.bytes;
 	if (leaf->is_default)
 	{
-		rf_query_run(rf_store_plan_for(store, &count_leaf, leaf->relid,
-									   InvalidOid),
-					 NULL, NULL);
-		events = DatumGetInt64(rf_query_must(0, 1));
-		status->default_events += events;
+		size.rows = 0;
+		if (size.heap > 0)
+		{
+			rf_query_run(rf_store_plan_for(store, &count_leaf, leaf->relid,
+										   InvalidOid),
+						 NULL, NULL);
+			size.rows = DatumGetInt64(rf_query_must(0, 1));
+		}
+		status->default_events += size.rows;
 	}
-	status->events += events;
+	status->events += size.rows;
 }
 
 static void
@@ -104,10 +109,14 @@ oldest_hot(RfStore *store)
 	foreach(cell, leaves)
 	{
 		RfPartition *leaf = lfirst(cell);
+		RfSize		 size;
 		bool		 isnull;
 		Datum		 value;
 
 		if (!leaf->is_default && !TIMESTAMP_IS_NOEND(oldest))
+			continue;
+		rf_size_of_table(leaf->relid, &size);
+		if (size.heap == 0)
 			continue;
 		rf_query_run(rf_store_plan_for(store, &oldest_in_leaf, leaf->relid,
 									   InvalidOid),

@@ -1015,7 +1015,7 @@ rf_store_warn(Oid namespace_id, const ErrorData *error)
 
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("the store in schema \"%s\" was skipped: %s",
+			 errmsg("the store in schema \"%s\" failed: %s",
 					schema == NULL ? "?" : schema, error->message),
 			 error->detail == NULL ? 0 :
 									 errdetail_internal("%s", error->detail),

@@ -331,6 +331,7 @@ try_step(Step *step, bool *again)
 {
 	MoveLoop   *loop = step->loop;
 	RfThrottle *throttle = loop->control.throttle;
+	RfProgress	before = loop->progress;
 	instr_time	begin;
 	int			sqlstate;
 	bool		done;
@@ -345,6 +346,8 @@ try_step(Step *step, bool *again)
 	tell_owner(loop);
 	loop->work_time = microseconds_since(&begin);
 	end_step(loop);
+	if (loop->failure != NULL)
+		loop->progress = before;
 	loop->commit_time = microseconds_since(&begin) - loop->work_time;
 	return done;
 }
