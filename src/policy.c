@@ -504,28 +504,29 @@ choose_owner(const RfStore *store)
 }
 
 /*
- * A store has got another owner.  Policies of roles that don't have its rights
- * act in its name from now on.
+ * A store has got another owner.  Policies of the one before, and of roles that
+ * don't have the rights of the new one, act in its name from now on.
  */
 void
-rf_policy_pass_on(RfStore *store)
+rf_policy_pass_on(RfStore *store, const char *before)
 {
 	RfBook *book = book_of(store);
 	char   *owner = GetUserNameFromId(store->owner, false);
-	Oid		types[1] = {NAMEOID};
-	Datum	values[1];
+	Oid		types[2] = {NAMEOID, NAMEOID};
+	Datum	values[2];
 	RfScope scope;
 	uint64	rows;
 
 	values[0] = DirectFunctionCall1(namein, CStringGetDatum(owner));
+	values[1] = DirectFunctionCall1(namein, CStringGetDatum(before));
 	begin_bookkeeping(book, &scope);
 	rows = rf_query_once(
 		rf_query_format("UPDATE %s SET owner = $1 WHERE owner <> $1"
-						" AND NOT EXISTS (SELECT FROM pg_roles"
+						" AND (owner = $2 OR NOT EXISTS (SELECT FROM pg_roles"
 						" WHERE rolname = owner AND NOT rolsuper"
-						" AND pg_has_role(oid, $1, 'USAGE'))",
+						" AND pg_has_role(oid, $1, 'USAGE')))",
 						book->policies),
-		1, types, values, NULL);
+		2, types, values, NULL);
 	rf_query_end(&scope);
 	if (rows > 0 && !rf_compat_worker_may_be(store->owner))
 		ereport(

@@ -34,6 +34,7 @@
 typedef struct Entry
 {
 	bool   found;
+	bool   is_index;
 	Oid	   file; /* its number; InvalidOid: no file of its own */
 	Oid	   tablespace;
 	Oid	   toast;
@@ -63,6 +64,7 @@ read_entry(Relation pg_class, Oid relid)
 		Form_pg_class form = (Form_pg_class) GETSTRUCT(tuple);
 
 		entry.found = true;
+		entry.is_index = form->relkind == RELKIND_INDEX;
 		entry.file = form->relfilenode;
 		entry.tablespace = OidIsValid(form->reltablespace) ?
 							   form->reltablespace :
@@ -74,13 +76,15 @@ read_entry(Relation pg_class, Oid relid)
 	return entry;
 }
 
-/* The bytes of a file, which is in segments. */
+/* The bytes of a file, which is in segments: all but the last are full. */
 static int64
 file_bytes(const char *path)
 {
-	int64 bytes = 0;
+	const int64 full = (int64) RELSEG_SIZE * BLCKSZ;
+	int64		bytes = 0;
+	int64		of_segment = full;
 
-	for (unsigned segment = 0;; segment++)
+	for (unsigned segment = 0; of_segment == full; segment++)
 	{
 		char		name[MAXPGPATH];
 		struct stat found;
@@ -89,37 +93,45 @@ file_bytes(const char *path)
 			snprintf(name, MAXPGPATH, "%s", path);
 		else
 			snprintf(name, MAXPGPATH, "%s.%u", path, segment);
-		if (stat(name, &found) < 0)
-		{
-			if (errno == ENOENT)
-				return bytes;
+		if (stat(name, &found) == 0)
+			of_segment = found.st_size;
+		else if (errno == ENOENT)
+			of_segment = 0;
+		else
 			ereport(ERROR, (errcode_for_file_access(),
 							errmsg("could not stat file \"%s\": %m", name)));
-		}
-		bytes += found.st_size;
+		bytes += of_segment;
 	}
+	return bytes;
 }
 
-/* All files of a relation; *rows is how much is in the one with its rows. */
+static int64
+fork_bytes(const Entry *entry, ForkNumber fork)
+{
+	char path[MAXPGPATH];
+
+	rf_compat_relation_path(path, entry->tablespace, entry->file, fork);
+	return file_bytes(path);
+}
+
+/*
+ * All files of a relation; *rows is how much is in the one with its rows.  One
+ * without rows has no other file that counts, and only tables have a map of
+ * what is visible.
+ */
 static int64
 relation_bytes(const Entry *entry, int64 *rows)
 {
-	int64 bytes = 0;
+	int64 bytes;
 
 	*rows = 0;
 	if (!entry->found || !OidIsValid(entry->file))
 		return 0;
-	for (int fork = MAIN_FORKNUM; fork < INIT_FORKNUM; fork++)
-	{
-		char  path[MAXPGPATH];
-		int64 of_fork;
-
-		rf_compat_relation_path(path, entry->tablespace, entry->file, fork);
-		of_fork = file_bytes(path);
-		bytes += of_fork;
-		if (fork == MAIN_FORKNUM)
-			*rows = of_fork;
-	}
+	bytes = *rows = fork_bytes(entry, MAIN_FORKNUM);
+	if (bytes > 0)
+		bytes += fork_bytes(entry, FSM_FORKNUM);
+	if (bytes > 0 && !entry->is_index)
+		bytes += fork_bytes(entry, VISIBILITYMAP_FORKNUM);
 	return bytes;
 }
 

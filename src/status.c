@@ -58,12 +58,25 @@ typedef struct TierStatus
 	int64 events;
 	int64 bytes;
 	int64 default_events;
+
+	TimestampTz oldest; /* DT_NOEND: of none; DT_NOBEGIN: nobody asks */
 } TierStatus;
+
+/* The only value of a statement on a leaf, which may be null. */
+static Datum
+ask_leaf(RfStore *store, const RfStatement *statement, Oid leaf, bool *isnull)
+{
+	rf_query_run(rf_store_plan_for(store, statement, leaf, InvalidOid), NULL,
+				 NULL);
+	return rf_query_value(0, 1, isnull);
+}
 
 static void
 add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 {
 	RfSize size;
+	bool   isnull;
+	Datum  value;
 
 	rf_size_of_table(leaf->relid, &size);
 	status->bytes += size.bytes;
@@ -71,15 +84,18 @@ add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 	{
 		size.rows = 0;
 		if (size.heap > 0)
-		{
-			rf_query_run(rf_store_plan_for(store, &count_leaf, leaf->relid,
-										   InvalidOid),
-						 NULL, NULL);
-			size.rows = DatumGetInt64(rf_query_must(0, 1));
-		}
+			size.rows = DatumGetInt64(
+				ask_leaf(store, &count_leaf, leaf->relid, &isnull));
 		status->default_events += size.rows;
 	}
 	status->events += size.rows;
+	/* that of the first month that has any; a default has rows of any month */
+	if (size.heap == 0 || TIMESTAMP_IS_NOBEGIN(status->oldest) ||
+		(!leaf->is_default && !TIMESTAMP_IS_NOEND(status->oldest)))
+		return;
+	value = ask_leaf(store, &oldest_in_leaf, leaf->relid, &isnull);
+	if (!isnull)
+		status->oldest = Min(status->oldest, DatumGetTimestampTz(value));
 }
 
 static void
@@ -95,47 +111,13 @@ add_tier(RfStore *store, Oid parent, TierStatus *status)
 	}
 }
 
-/*
- * The time of the oldest hot event: of the first month that has one, or of
- * the default, whose rows can be of any month.
- */
-static TimestampTz
-oldest_hot(RfStore *store)
-{
-	List	   *leaves = rf_partition_list(store->events_hot);
-	TimestampTz oldest = DT_NOEND;
-	ListCell   *cell;
-
-	foreach(cell, leaves)
-	{
-		RfPartition *leaf = lfirst(cell);
-		RfSize		 size;
-		bool		 isnull;
-		Datum		 value;
-
-		if (!leaf->is_default && !TIMESTAMP_IS_NOEND(oldest))
-			continue;
-		rf_size_of_table(leaf->relid, &size);
-		if (size.heap == 0)
-			continue;
-		rf_query_run(rf_store_plan_for(store, &oldest_in_leaf, leaf->relid,
-									   InvalidOid),
-					 NULL, NULL);
-		value = rf_query_value(0, 1, &isnull);
-		if (!isnull)
-			oldest = Min(oldest, DatumGetTimestampTz(value));
-	}
-	return oldest;
-}
-
 static void
 put_status(RfStore *store, void *arg)
 {
 	ReturnSetInfo *rsinfo = arg;
 	RfScope		 scope;
-	TierStatus	 hot = {0};
-	TierStatus	 cold = {0};
-	TimestampTz	 oldest;
+	TierStatus	   hot = {.oldest = DT_NOEND};
+	TierStatus	   cold = {.oldest = DT_NOBEGIN};
 	RfCheckpoint behind;
 	Datum		 values[14];
 	bool		 nulls[14] = {0};
@@ -144,7 +126,6 @@ put_status(RfStore *store, void *arg)
 	add_tier(store, store->events_hot, &hot);
 	add_tier(store, store->events_cold, &cold);
 	add_tier(store, store->events_archive, &cold);
-	oldest = oldest_hot(store);
 	rf_query_run(rf_store_plan(store, &count_streams), NULL, NULL);
 	values[4] = rf_query_must(0, 1);
 	values[5] = rf_query_must(0, 2);
@@ -161,8 +142,8 @@ put_status(RfStore *store, void *arg)
 	values[8] = Int64GetDatum(hot.bytes);
 	values[9] = Int64GetDatum(cold.bytes);
 	values[10] = Int64GetDatum(hot.default_events + cold.default_events);
-	values[11] = TimestampTzGetDatum(oldest);
-	nulls[11] = TIMESTAMP_IS_NOEND(oldest);
+	values[11] = TimestampTzGetDatum(hot.oldest);
+	nulls[11] = TIMESTAMP_IS_NOEND(hot.oldest);
 	nulls[12] = nulls[13] = !rf_consumer_lags(store, &behind);
 	values[12] = nulls[12] ? (Datum) 0 : CStringGetTextDatum(behind.name);
 	values[13] = TimestampTzGetDatum(behind.updated_at);

@@ -291,7 +291,7 @@ set_owner(RfStore *store, Oid role)
 	alter_owners(store, name);
 	rf_query_end(&scope);
 	store = rf_store_in(namespace_id, false);
-	rf_policy_pass_on(store);
+	rf_policy_pass_on(store, before);
 	entry.detail = psprintf("%s to %s", before, name);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	rf_ledger_write(store, &entry);
