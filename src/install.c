@@ -1035,19 +1035,18 @@ drop_tables(const RfStore *store)
 static void
 refuse_events(const RfStore *store, const char *hint)
 {
-	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					errmsg("the store in schema \"%s\" holds events",
-						   store->schema),
-					errhint("%s", hint)));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the store in schema \"%s\" holds events", store->schema),
+			 errhint("%s", hint)));
 }
 
 static void
 refuse_late_events(void)
 {
-	ereport(
-		ERROR,
-		(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-		 errmsg("events were appended while the store was being removed")));
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("events were appended while the store was being removed")));
 }
 
 static void

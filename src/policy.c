@@ -531,14 +531,16 @@ rf_policy_pass_on(RfStore *store, const char *before)
 	if (rows > 0 && !rf_compat_worker_may_be(store->owner))
 		ereport(
 			WARNING,
-			(errmsg("role \"%s\" is not permitted to log in, and policies of schema \"%s\" cannot act",
-					owner, store->schema),
-			 errhint(
-				 "Remove them, and set them as a member of that role.")));
+			(errmsg(
+				 "role \"%s\" is not permitted to log in, and policies of schema \"%s\" cannot act",
+				 owner, store->schema),
+			 errhint("Remove them, and set them as a member of that role.")));
 	else if (rows > 0)
-		ereport(NOTICE,
-				(errmsg("policies that act as role \"%s\" from now on: " UINT64_FORMAT,
-						owner, rows)));
+		ereport(
+			NOTICE,
+			(errmsg(
+				"policies that act as role \"%s\" from now on: " UINT64_FORMAT,
+				owner, rows)));
 }
 
 /*

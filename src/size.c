@@ -6,9 +6,9 @@
  * The functions of the server open each table with all its indexes, to ask the
  * file system.  Of 500 stores that makes a hundred thousand relations to lock,
  * to read from the catalogs, and to keep in the backend's memory.  Here the
- * catalogs are asked where the files are, and nothing is opened, locked or kept.
- * A relation that is dropped or rewritten meanwhile counts as far as its files
- * are found.
+ * catalogs are asked where the files are, and nothing is opened, locked or
+ *kept. A relation that is dropped or rewritten meanwhile counts as far as its
+ *files are found.
  *
  *-------------------------------------------------------------------------
  */
@@ -145,8 +145,9 @@ index_bytes(Relation pg_class, Relation pg_index, Oid table)
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		Entry entry = read_entry(
-			pg_class, ((Form_pg_index) GETSTRUCT(tuple))->indexrelid);
+		Entry entry =
+			read_entry(pg_class,
+					   ((Form_pg_index) GETSTRUCT(tuple))->indexrelid);
 		int64 rows;
 
 		bytes += relation_bytes(&entry, &rows);

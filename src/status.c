@@ -115,12 +115,12 @@ static void
 put_status(RfStore *store, void *arg)
 {
 	ReturnSetInfo *rsinfo = arg;
-	RfScope		 scope;
+	RfScope		   scope;
 	TierStatus	   hot = {.oldest = DT_NOEND};
 	TierStatus	   cold = {.oldest = DT_NOBEGIN};
-	RfCheckpoint behind;
-	Datum		 values[14];
-	bool		 nulls[14] = {0};
+	RfCheckpoint   behind;
+	Datum		   values[14];
+	bool		   nulls[14] = {0};
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	add_tier(store, store->events_hot, &hot);

@@ -990,11 +990,11 @@ rf_store_allows(Oid namespace_id, RfRight right)
 
 typedef struct StoreCall
 {
-	Oid			 namespace_id;
-	RfRight		 right;
-	RfStoreWork	 work;
-	void		*arg;
-	bool		 denied;
+	Oid			namespace_id;
+	RfRight		right;
+	RfStoreWork work;
+	void	   *arg;
+	bool		denied;
 } StoreCall;
 
 static void

@@ -68,8 +68,8 @@ schema_name(const char *tenant)
 	appendStringInfoString(&buf, SCHEMA_PREFIX);
 	for (const char *p = tenant; *p != '\0'; p += pg_mblen(p))
 	{
-		if (pg_mblen(p) == 1 && ((*p >= 'a' && *p <= 'z') ||
-								 (*p >= '0' && *p <= '9')))
+		if (pg_mblen(p) == 1 &&
+			((*p >= 'a' && *p <= 'z') || (*p >= '0' && *p <= '9')))
 			appendStringInfoChar(&buf, *p);
 		else if (*p >= 'A' && *p <= 'Z')
 			appendStringInfoChar(&buf, *p - 'A' + 'a');
@@ -81,8 +81,9 @@ schema_name(const char *tenant)
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			 errmsg("tenant name \"%s\" is too long for a schema", tenant),
-			 errdetail("A schema's name has %d bytes at most, and begins with \"%s\".",
-					   NAMEDATALEN - 1, SCHEMA_PREFIX),
+			 errdetail(
+				 "A schema's name has %d bytes at most, and begins with \"%s\".",
+				 NAMEDATALEN - 1, SCHEMA_PREFIX),
 			 errhint("Make a schema of another name, and run rf_install().")));
 	return buf.data;
 }
@@ -99,18 +100,20 @@ refuse_schema(const char *schema, const char *tenant)
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
 						errmsg("tenant \"%s\" already exists", tenant)));
 	if (other != NULL)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_DUPLICATE_OBJECT),
-			 errmsg("tenant \"%s\" would have the schema of tenant \"%s\"",
-					tenant, other),
-			 errdetail("Both names lead to schema \"%s\".", schema),
-			 errhint("Make a schema of another name, and run rf_install().")));
-	ereport(ERROR,
-			(errcode(ERRCODE_DUPLICATE_SCHEMA),
-			 errmsg("schema \"%s\" already exists", schema),
-			 errhint("To make the tenant's store in it, or take up one that is there, run: %s",
-					 hint)));
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("tenant \"%s\" would have the schema of tenant \"%s\"",
+						tenant, other),
+				 errdetail("Both names lead to schema \"%s\".", schema),
+				 errhint(
+					 "Make a schema of another name, and run rf_install().")));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_DUPLICATE_SCHEMA),
+		 errmsg("schema \"%s\" already exists", schema),
+		 errhint(
+			 "To make the tenant's store in it, or take up one that is there, run: %s",
+			 hint)));
 }
 
 static void
@@ -152,12 +155,12 @@ wait_for_run(const RfStore *store)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), longest))
-			ereport(
-				ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("a policy of schema \"%s\" is running",
-						store->schema),
-				 errhint("Pause it with rf_policy_pause(), and try again.")));
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("a policy of schema \"%s\" is running",
+							store->schema),
+					 errhint(
+						 "Pause it with rf_policy_pause(), and try again.")));
 		rf_lock_pause(RUN_INTERVAL_MS);
 	}
 }
@@ -170,10 +173,10 @@ count_heads(const RfStore *store)
 	int64	result;
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	rf_query_once(rf_query_format(
-					  "SELECT coalesce(sum(last_seq), 0)::bigint FROM %s",
-					  rf_store_relation_name(store->streams)),
-				  0, NULL, NULL, NULL);
+	rf_query_once(
+		rf_query_format("SELECT coalesce(sum(last_seq), 0)::bigint FROM %s",
+						rf_store_relation_name(store->streams)),
+		0, NULL, NULL, NULL);
 	result = DatumGetInt64(rf_query_must(0, 1));
 	rf_query_end(&scope);
 	return result;
@@ -376,8 +379,7 @@ list_tenant(ListCall *call)
 	if (rf_query_look(look_at_tenant, call, RF_ANY_FAILURE, &error))
 		return;
 	if (rf_compat_owns_schema(call->namespace_id, GetUserId()))
-		put_tenant(call, schema_owner(call->namespace_id),
-				   error->message);
+		put_tenant(call, schema_owner(call->namespace_id), error->message);
 }
 
 /*
