@@ -22,8 +22,12 @@
 #include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "board.h"
+
+/* How long a store in trouble is left alone: as often there is a message. */
+#define TROUBLE_REST_MS 120000
 
 static RfBoard *board;
 
@@ -45,13 +49,15 @@ rf_board_request(void)
 	RequestAddinShmemSpace(sizeof(RfBoard));
 }
 
-RfBoard *
-rf_board_attach(void)
+/*
+ * Find the board, made by whoever comes first.  The postmaster comes here again
+ * when it starts anew after a crash, with other memory.
+ */
+void
+rf_board_shmem_init(void)
 {
 	bool found;
 
-	if (board != NULL)
-		return board;
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	board = ShmemInitStruct("Rillflow board", sizeof(RfBoard), &found);
 	if (!found)
@@ -61,6 +67,13 @@ rf_board_attach(void)
 	}
 	LWLockRelease(AddinShmemInitLock);
 	LWLockRegisterTranche(board->lock.tranche, "RillflowBoard");
+}
+
+RfBoard *
+rf_board_attach(void)
+{
+	if (board == NULL)
+		rf_board_shmem_init();
 	return board;
 }
 
@@ -360,4 +373,54 @@ rf_board_report(int number, const RfJob *next, TimestampTz due_at)
 		process->due_at = due_at;
 	}
 	LWLockRelease(&board->lock);
+}
+
+/* The place of a store's trouble, or the one that can be spared best. */
+static RfBoardTrouble *
+find_trouble(Oid namespace_id)
+{
+	RfBoardTrouble *result = &board->troubles[0];
+
+	for (int i = 0; i < RF_MAX_TROUBLES; i++)
+	{
+		RfBoardTrouble *trouble = &board->troubles[i];
+
+		if (trouble->database == MyDatabaseId &&
+			trouble->namespace_id == namespace_id)
+			return trouble;
+		if (trouble->rest_until < result->rest_until)
+			result = trouble;
+	}
+	return result;
+}
+
+/* Leave a store alone for a while. */
+void
+rf_board_note_trouble(Oid namespace_id)
+{
+	RfBoardTrouble *trouble;
+
+	LWLockAcquire(&board->lock, LW_EXCLUSIVE);
+	trouble = find_trouble(namespace_id);
+	trouble->database = MyDatabaseId;
+	trouble->namespace_id = namespace_id;
+	trouble->rest_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													  TROUBLE_REST_MS);
+	LWLockRelease(&board->lock);
+}
+
+/* Until when is the store left alone?  0: it never was. */
+TimestampTz
+rf_board_rests_until(Oid namespace_id)
+{
+	RfBoardTrouble *trouble;
+	TimestampTz		result = 0;
+
+	LWLockAcquire(&board->lock, LW_SHARED);
+	trouble = find_trouble(namespace_id);
+	if (trouble->database == MyDatabaseId &&
+		trouble->namespace_id == namespace_id)
+		result = trouble->rest_until;
+	LWLockRelease(&board->lock);
+	return result;
 }

@@ -20,6 +20,8 @@
 
 #define RF_MAX_CHANGED 64
 
+#define RF_MAX_TROUBLES 64
+
 /* A policy that is to run. */
 typedef struct RfJob
 {
@@ -44,6 +46,14 @@ typedef struct RfBoardProcess
 	TimestampTz due_at; /* when to look again */
 } RfBoardProcess;
 
+/* A store in which nothing can be looked up, or put on record. */
+typedef struct RfBoardTrouble
+{
+	Oid			database;
+	Oid			namespace_id;
+	TimestampTz rest_until; /* it is left alone until then */
+} RfBoardTrouble;
+
 typedef struct RfBoardLauncher
 {
 	pid_t pid;		/* 0: none */
@@ -62,9 +72,12 @@ typedef struct RfBoard
 	bool all_changed; /* there were too many to tell */
 
 	TimestampTz no_slot_since; /* no process could be had since; 0: all well */
+
+	RfBoardTrouble troubles[RF_MAX_TROUBLES];
 } RfBoard;
 
 extern void		rf_board_request(void);
+extern void		rf_board_shmem_init(void);
 extern RfBoard *rf_board_attach(void);
 extern void		rf_board_init(void);
 
@@ -82,5 +95,7 @@ extern void rf_board_leave_process(int number, RfBoardProcess *report);
 /* their processes */
 extern void rf_board_begin_process(int number, RfJob *job);
 extern void rf_board_report(int number, const RfJob *next, TimestampTz due_at);
+extern void rf_board_note_trouble(Oid namespace_id);
+extern TimestampTz rf_board_rests_until(Oid namespace_id);
 
 #endif /* RF_BOARD_H */

@@ -26,9 +26,11 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/interrupt.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
@@ -50,11 +52,15 @@
 /* key space of the advisory lock of who runs a policy of a store */
 #define RUN_LOCK_CLASS 7275
 
+/* How long the status waits for a lock: it is to show what is wrong. */
+#define STATUS_LOCK_WAIT_MS 200
+
 /* Runs that stay on record, of each policy. */
 #define RUNS_KEPT "1000"
 
 typedef struct Run
 {
+	Oid			namespace_id;
 	RfBook		book;
 	const char *name;
 	RfPolicy	policy;
@@ -63,6 +69,9 @@ typedef struct Run
 	RfThrottle	throttle;
 	RfProgress	progress;
 	char	   *stopped_by; /* who or what; NULL: nobody */
+	bool		begun;		/* is it on record? */
+	bool		done;		/* has it come to its end? */
+	ErrorData  *error;		/* what it ended with; NULL: none */
 } Run;
 
 static const RfStatement update_run =
@@ -135,14 +144,15 @@ out_of_time(const Run *run)
 }
 
 static void
-finish_row(const Run *run, bool done, const ErrorData *error)
+finish_row(const Run *run)
 {
-	Oid	  types[5] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	Datum values[5] = {0};
-	char  nulls[5] = {' ', 'n', 'n', 'n', ' '};
+	const ErrorData *error = run->error;
+	Oid				 types[5] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum			 values[5] = {0};
+	char			 nulls[5] = {' ', 'n', 'n', 'n', ' '};
 
 	values[0] = Int64GetDatum(run->run_id);
-	if (run->stopped_by != NULL || (!done && error == NULL))
+	if (run->stopped_by != NULL || (!run->done && error == NULL))
 	{
 		values[1] = CStringGetTextDatum(
 			run->stopped_by != NULL ? run->stopped_by : out_of_time(run));
@@ -180,13 +190,14 @@ prune_runs(const Run *run)
 
 /* Finish a run that is on record, and count it for the policy. */
 static void
-put_end(const Run *run, bool done, const ErrorData *error)
+put_end(const Run *run)
 {
-	RfScope scope;
-	int		failures;
+	const ErrorData *error = run->error;
+	RfScope			 scope;
+	int				 failures;
 
 	rf_query_begin(&scope, run->book.owner, SECURITY_RESTRICTED_OPERATION);
-	finish_row(run, done, error);
+	finish_row(run);
 	prune_runs(run);
 	rf_query_end(&scope);
 	if (error == NULL)
@@ -208,17 +219,7 @@ put_end(const Run *run, bool done, const ErrorData *error)
  * Finding work
  */
 
-/* A store has one run at a time; who looks lets go when his transaction ends.
- */
-static bool
-store_is_free(Oid namespace_id)
-{
-	return DatumGetBool(
-		DirectFunctionCall2(pg_try_advisory_xact_lock_int4,
-							Int32GetDatum(RUN_LOCK_CLASS),
-							Int32GetDatum((int32) namespace_id)));
-}
-
+/* A store has one run at a time. */
 static bool
 keep_store(Oid namespace_id)
 {
@@ -226,6 +227,17 @@ keep_store(Oid namespace_id)
 		DirectFunctionCall2(pg_try_advisory_lock_int4,
 							Int32GetDatum(RUN_LOCK_CLASS),
 							Int32GetDatum((int32) namespace_id)));
+}
+
+/* Who only looks lets go at once, and not when his transaction ends. */
+static bool
+store_is_free(Oid namespace_id)
+{
+	if (!keep_store(namespace_id))
+		return false;
+	DirectFunctionCall2(pg_advisory_unlock_int4, Int32GetDatum(RUN_LOCK_CLASS),
+						Int32GetDatum((int32) namespace_id));
+	return true;
 }
 
 typedef struct LookCall
@@ -274,8 +286,8 @@ choose_role(const LookCall *call, const RfPolicyDue *due)
 
 /*
  * Take the policy of a store that has waited longest, if that one has waited
- * longer than the one that was found before.  *due_at is when there will be
- * more to do.
+ * longer than the one that was found before.  What is due and can't begin is
+ * looked at again when a worker has ended, and after a while.
  */
 static void
 choose(Finding *finding, const LookCall *call)
@@ -311,10 +323,16 @@ choose(Finding *finding, const LookCall *call)
 	}
 }
 
-/*
- * What is due in this database.  Policies of a store that can't be read don't
- * keep others from their runs.
- */
+/* A store that can't be read does not keep others from their runs. */
+static void
+leave_store(Oid namespace_id, const ErrorData *error)
+{
+	rf_board_note_trouble(namespace_id);
+	ereport(LOG, (errmsg("the policies of schema \"%s\" can't be read: %s",
+						 get_namespace_name(namespace_id), error->message)));
+}
+
+/* What is due in this database.  *due_at is when there will be more to do. */
 bool
 rf_run_find(TimestampTz now, RfJob *job, TimestampTz *due_at)
 {
@@ -324,19 +342,22 @@ rf_run_find(TimestampTz now, RfJob *job, TimestampTz *due_at)
 
 	foreach(cell, schemas)
 	{
-		LookCall   call = {.namespace_id = lfirst_oid(cell), .now = now};
-		ErrorData *error;
+		LookCall	call = {.namespace_id = lfirst_oid(cell), .now = now};
+		TimestampTz rests_until = rf_board_rests_until(call.namespace_id);
+		ErrorData  *error;
 
 		call.look_again_at = TimestampTzPlusMilliseconds(now,
 														 rf_guc_naptime * 1000);
 		CHECK_FOR_INTERRUPTS();
-		if (rf_query_attempt(look_into_store, &call, RF_ANY_ERROR, &error))
+		if (rests_until > now)
+			finding.due_at = Min(finding.due_at, rests_until);
+		else if (rf_query_attempt(look_into_store, &call, RF_ANY_ERROR, &error))
 			choose(&finding, &call);
 		else
-			ereport(LOG,
-					(errmsg("the policies of schema \"%s\" can't be read: %s",
-							get_namespace_name(call.namespace_id),
-							error->message)));
+		{
+			leave_store(call.namespace_id, error);
+			finding.due_at = Min(finding.due_at, call.look_again_at);
+		}
 	}
 	*job = finding.job;
 	*due_at = finding.due_at;
@@ -375,10 +396,11 @@ is_due(const Run *run)
 	return false;
 }
 
-/* Put a run on record; false: there is nothing to do any more. */
-static bool
-begin_run(Run *run, Oid namespace_id)
+/* Put a run on record, unless there is nothing to do any more. */
+static void
+begin_run(Run *run)
 {
+	Oid		namespace_id = run->namespace_id;
 	RfScope scope;
 	bool	begun;
 
@@ -396,7 +418,7 @@ begin_run(Run *run, Oid namespace_id)
 		rf_policy_take_request(&run->book, run->name);
 	}
 	end_transaction();
-	return begun;
+	run->begun = begun;
 }
 
 /*
@@ -431,6 +453,11 @@ on_step(RfStore *store, const RfProgress *progress, void *arg)
 	record_progress(store, progress, run);
 	active = rf_query_run(rf_store_plan(store, &is_active), &name, NULL) > 0;
 	rf_query_end(&scope);
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
 	if (!active)
 		run->stopped_by = "pause";
 	else if (rf_lock_database_is_wanted(MyDatabaseId))
@@ -551,8 +578,8 @@ move(Run *run)
 						  &run->progress);
 }
 
-/* All that a run does; false: it was stopped. */
-static bool
+/* All that a run does, unless it is stopped. */
+static void
 do_steps(Run *run)
 {
 	bool done;
@@ -565,49 +592,60 @@ do_steps(Run *run)
 		   drain(run, RF_COLD) && move(run);
 	rf_query_disconnect();
 	CommitTransactionCommand();
-	return done;
+	run->done = done;
 }
 
 /*
  * Ending
  */
 
-static void
-finish_run(const Run *run, bool done, const ErrorData *error)
+static bool
+is_cancel(const ErrorData *error)
 {
-	begin_transaction();
-	put_end(run, done, error);
-	end_transaction();
+	return error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED;
 }
 
 /* Others stood in the way, outside of the loop that would have tried again. */
 static bool
-is_contention(Run *run, const ErrorData *error)
+is_contention(const ErrorData *error)
 {
-	if (!rf_query_catches(error->sqlerrcode, RF_ANY_CONTENTION))
-		return false;
+	return error != NULL &&
+		   rf_query_catches(error->sqlerrcode, RF_ANY_CONTENTION);
+}
+
+static void
+take_contention(Run *run)
+{
 	snprintf(run->progress.held_back_by, sizeof(run->progress.held_back_by),
 			 "%s",
-			 error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ?
+			 run->error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ?
 				 "conflicts" :
 				 "locks");
-	return true;
+	run->error = NULL;
 }
 
 /* A run that somebody cancels because its policy was paused did not fail. */
-static bool
-was_paused(Run *run, const ErrorData *error)
+static void
+take_cancel(Run *run)
 {
 	RfPolicy policy;
-	bool	 active;
+	bool	 active = rf_policy_read(&run->book, run->name, run->started_at,
+									 &policy);
 
-	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
-		return false;
-	begin_transaction();
-	active = rf_policy_read(&run->book, run->name, run->started_at, &policy);
-	end_transaction();
 	run->stopped_by = active ? "cancel" : "pause";
-	return true;
+	run->error = NULL;
+}
+
+static void
+finish_run(Run *run)
+{
+	begin_transaction();
+	if (is_cancel(run->error))
+		take_cancel(run);
+	else if (is_contention(run->error))
+		take_contention(run);
+	put_end(run);
+	end_transaction();
 }
 
 static void
@@ -627,6 +665,46 @@ log_run(const Run *run)
 }
 
 /*
+ * Do a part of a run, outside of any transaction; what error it ended with,
+ * NULL for none.
+ */
+static ErrorData *
+try_part(Run *run, void (*part)(Run *run))
+{
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData *volatile error = NULL;
+
+	PG_TRY();
+	{
+		part(run);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortOutOfAnyTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return error;
+}
+
+/* What can't be put on record is logged, and the store left alone a while. */
+static void
+leave_run(const Run *run, const ErrorData *error)
+{
+	if (error == NULL || is_cancel(error))
+		return;
+	rf_board_note_trouble(run->namespace_id);
+	ereport(LOG,
+			(errmsg(run->begun ?
+						"a run of policy \"%s\" could not be finished: %s" :
+						"a run of policy \"%s\" could not begin: %s",
+					run->name, error->message)));
+}
+
+/*
  * Run a policy in this process, which has connected as its owner, outside of
  * any transaction.  Nothing is done where it is not due any more.
  */
@@ -636,37 +714,25 @@ rf_run_policy(Oid namespace_id, const char *policy)
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
 												  "Rillflow run",
 												  ALLOCSET_DEFAULT_SIZES);
-	Run			  run = {.name = policy};
-	volatile bool done = false;
-	ErrorData *volatile error = NULL;
+	Run			  run = {.namespace_id = namespace_id, .name = policy};
+	ErrorData	 *error;
 
 	/* the memory of a connection that commits hangs on a portal's */
 	PortalContext = context;
 	MemoryContextSwitchTo(context);
 	run.started_at = GetCurrentTimestamp();
-	if (!begin_run(&run, namespace_id))
+	leave_run(&run, try_part(&run, begin_run));
+	if (!run.begun)
 		return;
 	pgstat_report_activity(STATE_RUNNING,
 						   psprintf("rillflow: policy \"%s\" of schema \"%s\"",
 									run.name, run.book.schema));
-	PG_TRY();
-	{
-		done = do_steps(&run);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(context);
-	}
-	PG_END_TRY();
-	if (error != NULL &&
-		(is_contention(&run, error) || was_paused(&run, error)))
-		error = NULL;
-	finish_run(&run, done, error);
-	if (error == NULL)
+	run.error = try_part(&run, do_steps);
+	error = try_part(&run, finish_run);
+	if (is_cancel(error)) /* which came too late for the steps */
+		error = try_part(&run, finish_run);
+	leave_run(&run, error);
+	if (error == NULL && run.error == NULL)
 		log_run(&run);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
@@ -796,8 +862,11 @@ rf_worker_list(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	List		  *schemas = rf_store_schemas();
 	ListCell	  *cell;
+	RfScope		   scope;
 
 	InitMaterializedSRF(fcinfo, 0);
+	rf_query_begin(&scope, InvalidOid, 0);
+	rf_lock_limit_waits(STATUS_LOCK_WAIT_MS);
 	foreach(cell, schemas)
 	{
 		LookCall   call = {.namespace_id = lfirst_oid(cell),
@@ -814,5 +883,6 @@ rf_worker_list(PG_FUNCTION_ARGS)
 		else if (call.book.policies != NULL)
 			put_store(&call, rsinfo);
 	}
+	rf_query_end(&scope);
 	return (Datum) 0;
 }
