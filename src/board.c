@@ -31,6 +31,9 @@
 
 static RfBoard *board;
 
+/* The place of this process, if a launcher has started it. */
+static int own_number = -1;
+
 /* What this transaction tells of when it commits. */
 static bool change_pending;
 
@@ -287,7 +290,7 @@ rf_board_take_changed(Oid database, Oid *changed, bool *all)
 
 /* A place for a process that is to be started; -1: there is none. */
 int
-rf_board_enter_process(const RfJob *job)
+rf_board_enter_process(const RfJob *job, TimestampTz deadline)
 {
 	int result = -1;
 
@@ -303,8 +306,20 @@ rf_board_enter_process(const RfJob *job)
 		process->used = true;
 		process->launcher = MyProcPid;
 		process->job = *job;
+		process->deadline = deadline;
 		result = i;
 	}
+	LWLockRelease(&board->lock);
+	return result;
+}
+
+TimestampTz
+rf_board_deadline_of(int number)
+{
+	TimestampTz result;
+
+	LWLockAcquire(&board->lock, LW_SHARED);
+	result = board->processes[number].deadline;
 	LWLockRelease(&board->lock);
 	return result;
 }
@@ -351,14 +366,31 @@ rf_board_begin_process(int number, RfJob *job)
 	rf_board_attach();
 	LWLockAcquire(&board->lock, LW_EXCLUSIVE);
 	board->processes[number].pid = MyProcPid;
+	own_number = number;
 	*job = board->processes[number].job;
 	LWLockRelease(&board->lock);
 	before_shmem_exit(leave_process, Int32GetDatum(number));
 }
 
-/* What a process has found: a job, and when to look again. */
+/* When this process should have come to its end. */
 void
-rf_board_report(int number, const RfJob *next, TimestampTz due_at)
+rf_board_set_deadline(TimestampTz deadline)
+{
+	RfBoardProcess *process;
+
+	if (own_number < 0)
+		return;
+	LWLockAcquire(&board->lock, LW_EXCLUSIVE);
+	process = own_place(own_number);
+	if (process != NULL)
+		process->deadline = deadline;
+	LWLockRelease(&board->lock);
+}
+
+/* What a process has found: a job, whether there are more, and when to look
+ * again. */
+void
+rf_board_report(int number, const RfJob *next, bool more, TimestampTz due_at)
 {
 	RfBoardProcess *process;
 
@@ -370,6 +402,7 @@ rf_board_report(int number, const RfJob *next, TimestampTz due_at)
 		process->found = next != NULL;
 		if (next != NULL)
 			process->next = *next;
+		process->more = more;
 		process->due_at = due_at;
 	}
 	LWLockRelease(&board->lock);
@@ -377,7 +410,7 @@ rf_board_report(int number, const RfJob *next, TimestampTz due_at)
 
 /* The place of a store's trouble, or the one that can be spared best. */
 static RfBoardTrouble *
-find_trouble(Oid namespace_id)
+find_trouble(Oid database, Oid namespace_id)
 {
 	RfBoardTrouble *result = &board->troubles[0];
 
@@ -385,7 +418,7 @@ find_trouble(Oid namespace_id)
 	{
 		RfBoardTrouble *trouble = &board->troubles[i];
 
-		if (trouble->database == MyDatabaseId &&
+		if (trouble->database == database &&
 			trouble->namespace_id == namespace_id)
 			return trouble;
 		if (trouble->rest_until < result->rest_until)
@@ -396,13 +429,13 @@ find_trouble(Oid namespace_id)
 
 /* Leave a store alone for a while. */
 void
-rf_board_note_trouble(Oid namespace_id)
+rf_board_note_trouble(Oid database, Oid namespace_id)
 {
 	RfBoardTrouble *trouble;
 
 	LWLockAcquire(&board->lock, LW_EXCLUSIVE);
-	trouble = find_trouble(namespace_id);
-	trouble->database = MyDatabaseId;
+	trouble = find_trouble(database, namespace_id);
+	trouble->database = database;
 	trouble->namespace_id = namespace_id;
 	trouble->rest_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													  TROUBLE_REST_MS);
@@ -417,10 +450,34 @@ rf_board_rests_until(Oid namespace_id)
 	TimestampTz		result = 0;
 
 	LWLockAcquire(&board->lock, LW_SHARED);
-	trouble = find_trouble(namespace_id);
+	trouble = find_trouble(MyDatabaseId, namespace_id);
 	if (trouble->database == MyDatabaseId &&
 		trouble->namespace_id == namespace_id)
 		result = trouble->rest_until;
+	LWLockRelease(&board->lock);
+	return result;
+}
+
+/*
+ * Does a process work on the store, or is one about to?  With a policy: does it
+ * run that one?
+ */
+bool
+rf_board_has_run(Oid namespace_id, const char *policy)
+{
+	bool result = false;
+
+	rf_board_attach();
+	LWLockAcquire(&board->lock, LW_SHARED);
+	for (int i = 0; i < RF_MAX_PROCESSES && !result; i++)
+	{
+		const RfBoardProcess *process = &board->processes[i];
+
+		result = process->used && process->job.database == MyDatabaseId &&
+				 process->job.namespace_id == namespace_id &&
+				 (policy == NULL || (process->pid != 0 &&
+									 strcmp(process->job.policy, policy) == 0));
+	}
 	LWLockRelease(&board->lock);
 	return result;
 }

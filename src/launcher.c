@@ -68,6 +68,9 @@
 #define GUARD_INTERVAL_MS 500
 #define GUARD_PATIENCE_MS 1000
 
+/* How long a scout, and a worker until it knows its policy, may take. */
+#define LONGEST_LOOK_S 20
+
 /* How long a lock is waited for where rillflow.lock_timeout sets no limit. */
 #define LOCK_WAIT_MS 500
 
@@ -85,6 +88,7 @@ typedef struct Database
 	TimestampTz wanted_since; /* somebody waits for it; 0: nobody */
 	int			deaths;		  /* of processes, in a row */
 	bool		has_job;
+	bool		has_more; /* was there more to do than that? */
 	RfJob		job;
 } Database;
 
@@ -109,6 +113,12 @@ typedef struct Launcher
 	bool		has_shortage;
 	TimestampTz told_of_shortage_at;
 } Launcher;
+
+static TimestampTz
+after_seconds(TimestampTz now, int seconds)
+{
+	return TimestampTzPlusMilliseconds(now, (int64) seconds * 1000);
+}
 
 /*
  * Databases
@@ -304,13 +314,19 @@ free_process(Launcher *launcher)
 static bool
 start_process(Launcher *launcher, const RfJob *job, bool is_scout)
 {
-	Process		  *process = free_process(launcher);
-	int			   number = process == NULL ? -1 : rf_board_enter_process(job);
-	RfBoardProcess unused;
+	Process	   *process = free_process(launcher);
+	TimestampTz deadline = after_seconds(GetCurrentTimestamp(), LONGEST_LOOK_S);
+	int			number = -1;
+	RfBoardProcess	 unused;
 	BackgroundWorker worker;
 
+	if (process != NULL)
+		number = rf_board_enter_process(job, deadline);
 	if (number < 0)
+	{
+		tell_of_shortage(launcher);
 		return false;
+	}
 	describe(&worker, is_scout ? "rf_scout_main" : "rf_worker_main",
 			 is_scout ? "rillflow scout" : "rillflow worker");
 	worker.bgw_main_arg = Int32GetDatum(number);
@@ -333,12 +349,6 @@ start_process(Launcher *launcher, const RfJob *job, bool is_scout)
 	return true;
 }
 
-static TimestampTz
-after_seconds(TimestampTz now, int seconds)
-{
-	return TimestampTzPlusMilliseconds(now, (int64) seconds * 1000);
-}
-
 /* What a process has left behind says what comes next for its database. */
 static void
 take_report(Database *database, const RfBoardProcess *report,
@@ -346,6 +356,14 @@ take_report(Database *database, const RfBoardProcess *report,
 {
 	TimestampTz now = GetCurrentTimestamp();
 
+	if (!report->reported && !process->is_scout)
+	{
+		/* it could not connect, was ended, or has failed to tell why */
+		if (!process->ended)
+			rf_board_note_trouble(database->oid, report->job.namespace_id);
+		database->look_at = 0;
+		return;
+	}
 	if (!report->reported && process->ended)
 	{
 		database->look_at = 0;
@@ -353,7 +371,6 @@ take_report(Database *database, const RfBoardProcess *report,
 	}
 	if (!report->reported)
 	{
-		/* it could not connect, was ended by others, or has failed */
 		int rest = FIRST_REST_S << Min(database->deaths++, 6);
 
 		database->look_at = after_seconds(now, Min(rest, LONGEST_REST_S));
@@ -361,15 +378,22 @@ take_report(Database *database, const RfBoardProcess *report,
 	}
 	database->deaths = 0;
 	if (!process->is_scout)
-		database->look_at = 0;
-	else if (report->found)
 	{
-		database->has_job = true;
-		database->job = report->next;
+		/* who found nothing to do need not be asked again at once */
+		if (report->more)
+			database->look_at = 0;
+		else
+			database->look_at = after_seconds(now, rf_guc_naptime);
 	}
-	else if (!database->changed)
-		database->look_at = Min(report->due_at,
-								after_seconds(now, LONGEST_REST_S));
+	else
+	{
+		database->has_job = report->found;
+		database->has_more = report->more;
+		database->job = report->next;
+		if (!database->changed)
+			database->look_at = Min(report->due_at,
+									after_seconds(now, LONGEST_REST_S));
+	}
 }
 
 static void
@@ -414,6 +438,17 @@ end_processes(Launcher *launcher, Oid database)
 	}
 }
 
+/* A function of a user's can keep a process for ever. */
+static void
+end_late_process(Process *process)
+{
+	if (process->handle == NULL ||
+		GetCurrentTimestamp() < rf_board_deadline_of(process->number))
+		return;
+	/* no end of ours: it counts as a death */
+	TerminateBackgroundWorker(process->handle);
+}
+
 /* Let go of databases that somebody has waited for. */
 static void
 guard_databases(Launcher *launcher)
@@ -427,6 +462,7 @@ guard_databases(Launcher *launcher)
 								 NULL :
 								 find_database(launcher, process->database);
 
+		end_late_process(process);
 		if (database == NULL)
 			continue;
 		if (!is_wanted(database->oid))
@@ -479,8 +515,11 @@ start_workers(Launcher *launcher)
 			return;
 		database->has_job = false;
 		database->served_at = GetCurrentTimestamp();
-		/* whether there is more to do, beside this */
-		database->look_at = wanted ? after_seconds(database->served_at, 1) : 0;
+		/* the worker's end says when to look again, unless there is more */
+		if (wanted)
+			database->look_at = after_seconds(database->served_at, 1);
+		else if (database->has_more || database->changed)
+			database->look_at = 0;
 	}
 }
 
@@ -624,6 +663,7 @@ fix_settings(void)
 		 {"statement_timeout", "0"},
 		 {"transaction_timeout", "0"}, /* from 17 on */
 		 {"idle_in_transaction_session_timeout", "0"},
+		 {"TimeZone", "UTC"},
 		 {"default_transaction_isolation", "read committed"},
 		 {"default_transaction_deferrable", "off"}};
 
@@ -646,19 +686,21 @@ rf_scout_main(Datum arg)
 	RfJob		next;
 	TimestampTz due_at = DT_NOEND;
 	bool		found = false;
+	bool		more = false;
 
 	take_signals();
 	rf_board_begin_process(number, &job);
 	rf_compat_connect_worker(job.database, InvalidOid);
 	fix_settings();
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	XactReadOnly = true; /* it is a superuser who looks */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(get_extension_oid("rillflow", true)))
-		found = rf_run_find(GetCurrentTimestamp(), &next, &due_at);
+		found = rf_run_find(GetCurrentTimestamp(), &next, &more, &due_at);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	rf_board_report(number, found ? &next : NULL, due_at);
+	rf_board_report(number, found ? &next : NULL, more, due_at);
 	proc_exit(0);
 }
 
@@ -672,8 +714,8 @@ rf_worker_main(Datum arg)
 	rf_board_begin_process(number, &job);
 	rf_compat_connect_worker(job.database, job.role);
 	fix_settings();
-	rf_run_policy(job.namespace_id, job.policy);
-	rf_board_report(number, NULL, 0);
+	rf_board_report(number, NULL, rf_run_policy(job.namespace_id, job.policy),
+					0);
 	proc_exit(0);
 }
 
@@ -719,6 +761,13 @@ start_launcher(void)
 	while (rf_board_launcher_of(MyDatabaseId) == 0 &&
 		   GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED)
 		rf_lock_pause(ARRIVAL_INTERVAL_MS);
+	if (rf_board_launcher_of(MyDatabaseId) == 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+			 errmsg("there are too many launchers"),
+			 errhint(
+				 "Add \"rillflow\" to shared_preload_libraries: one launcher serves all databases then.")));
 	return pid;
 }
 
