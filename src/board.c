@@ -449,6 +449,7 @@ rf_board_rests_until(Oid namespace_id)
 	RfBoardTrouble *trouble;
 	TimestampTz		result = 0;
 
+	rf_board_attach();
 	LWLockAcquire(&board->lock, LW_SHARED);
 	trouble = find_trouble(MyDatabaseId, namespace_id);
 	if (trouble->database == MyDatabaseId &&
