@@ -55,8 +55,12 @@ is(events_in($node, 'postgres', 'events_hot'), $events, 'nothing is moved');
 ask('UPDATE rf_archive_policies SET window_start = (now() - interval \'1 hour\')::time, window_end = (now() + interval \'11 hours\')::time');
 wait_until('the first events are cold', sub { ask('SELECT count(*) FROM (SELECT FROM events_archive LIMIT 1) AS e') > 0 });
 my $worker = ask("SELECT coalesce(max(pid), 0) FROM rf_worker_status WHERE state = 'running'");
-kill 'KILL', $worker if $worker > 0;
-wait_until_up($node) if $worker > 0;
+if ($worker > 0)
+{
+	kill 'KILL', $worker;
+	wait_until('the server has noticed', sub { return !kill 0, $worker });
+	wait_until_up($node);
+}
 wait_until('what the consumer has read is cold', sub {
 	ask("SELECT count(*) FROM (SELECT FROM events_hot WHERE global_seq <= $half AND created_at < '$cut_off' LIMIT 1) AS e") == 0 });
 wait_until('the run says who holds it back', sub {
