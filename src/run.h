@@ -12,8 +12,9 @@
 
 #include "board.h"
 
-extern bool rf_run_find(TimestampTz now, RfJob *job, TimestampTz *due_at);
-extern bool rf_run_store_is_free(Oid namespace_id);
-extern void rf_run_policy(Oid namespace_id, const char *policy);
+extern bool rf_run_find(TimestampTz now, RfJob *job, bool *more,
+						TimestampTz *due_at);
+extern bool rf_run_keep_away(Oid namespace_id);
+extern bool rf_run_policy(Oid namespace_id, const char *policy);
 
 #endif /* RF_RUN_H */

@@ -151,7 +151,7 @@ wait_for_run(const RfStore *store)
 	int			longest = rf_guc_lock_timeout > 0 ? rf_guc_lock_timeout :
 													RUN_TIMEOUT_MS;
 
-	while (!rf_run_store_is_free(store->namespace_id))
+	while (!rf_run_keep_away(store->namespace_id))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), longest))
