@@ -223,20 +223,6 @@ armed_policies(const char *schema)
 	return result;
 }
 
-/* No policy of a store acts any more in this database. */
-void
-rf_policy_disarm_all(const RfStore *store)
-{
-	ArrayType *armed = DatumGetArrayTypeP(armed_policies(store->schema));
-	Datum	  *names;
-	int		   count;
-
-	deconstruct_array(armed, TEXTOID, -1, false, TYPALIGN_INT, &names, NULL,
-					  &count);
-	for (int i = 0; i < count; i++)
-		disarm(store->schema, TextDatumGetCString(names[i]));
-}
-
 /*
  * When policies are due
  */

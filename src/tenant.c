@@ -213,7 +213,6 @@ drop_tenant(const char *tenant, bool force)
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_SCHEMA, schema);
 	wait_for_run(store);
 	store = rf_store_in(namespace_id, false);
-	rf_policy_disarm_all(store);
 	events = count_heads(store);
 	rf_install_drop_store(store, force);
 	rf_query_begin(&scope, InvalidOid, 0);
