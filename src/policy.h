@@ -58,7 +58,6 @@ extern int	 rf_policy_note_failure(const RfBook *book, const char *name,
 									const char *message);
 extern void	 rf_policy_note_success(const RfBook *book, const char *name);
 
-extern void rf_policy_disarm_all(const RfStore *store);
 extern void rf_policy_pass_on(RfStore *store, const char *before);
 
 /* A policy that has failed so often in a row is paused. */
