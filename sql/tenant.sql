@@ -149,8 +149,10 @@ CREATE ROLE regress_rillflow_archivist_a;
 CREATE ROLE regress_rillflow_consumer_a IN ROLE regress_rillflow_reader_a;
 CREATE ROLE regress_rillflow_stranger;
 -- An owner: EXECUTE on what is not for everybody, and CREATE on the database.
+\set ECHO none
 SELECT format('GRANT EXECUTE ON ROUTINE %s TO regress_rillflow_owner_a, regress_rillflow_owner_b', oid::regprocedure) FROM pg_proc WHERE pronamespace = 'store'::regnamespace AND prorettype <> 'trigger'::regtype AND proname <> 'rf_worker_start'
 \gexec
+\set ECHO all
 SELECT checks.code_as('regress_rillflow_owner_a', $$SELECT rf_create_tenant('a')$$) AS without_create;
 SELECT format('GRANT CREATE ON DATABASE %I TO regress_rillflow_owner_a, regress_rillflow_owner_b', current_database())
 \gexec

@@ -941,6 +941,30 @@ rf_store_schemas(void)
 	return result;
 }
 
+/*
+ * The same, for whoever works on all of them: tell of those whose schemas are
+ * gone, too.
+ */
+List *
+rf_store_list_all(void)
+{
+	List	 *rows = registered_stores();
+	ListCell *cell;
+
+	foreach(cell, rows)
+	{
+		Registered *row = lfirst(cell);
+
+		if (!OidIsValid(get_namespace_oid(row->schema, true)))
+			ereport(
+				WARNING,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("skipping schema \"%s\", which holds no complete store",
+						row->schema)));
+	}
+	return rf_store_schemas();
+}
+
 /* Does a tenant argument name all stores? */
 bool
 rf_store_is_all(const char *tenant)
@@ -1046,7 +1070,7 @@ rf_store_warn_denied(int count)
 static void
 work_on_all(RfRight right, bool looks, RfStoreWork work, void *arg)
 {
-	List		 *schemas = rf_store_schemas();
+	List		 *schemas = rf_store_list_all();
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "Rillflow one of all stores",
 												  ALLOCSET_DEFAULT_SIZES);

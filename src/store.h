@@ -132,6 +132,7 @@ extern bool		rf_store_allows(Oid namespace_id, RfRight right);
 extern void		rf_store_forget_all(void);
 
 /* all stores */
+extern List *rf_store_list_all(void);
 typedef void (*RfStoreWork)(RfStore *store, void *arg);
 extern bool rf_store_is_all(const char *tenant);
 extern void rf_store_each(const char *tenant, RfRight right, bool looks,

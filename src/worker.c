@@ -1279,7 +1279,7 @@ run_one_of_all(Oid namespace_id, const RfMoveSpec *spec, TimestampTz deadline,
 static void
 run_all(const RfMoveSpec *spec, TimestampTz deadline)
 {
-	List	 *schemas = rf_store_schemas();
+	List	 *schemas = rf_store_list_all();
 	RunTally  tally = {0};
 	ListCell *cell;
 
