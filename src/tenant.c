@@ -10,7 +10,7 @@
  *
  * Dropping and passing on lock all tables of the store, from the root down, and
  * wait no longer than rillflow.lock_timeout.  A run of a policy holds a lock of
- * its own (7275, run.c): whoever drops a tenant waits for that one as
+ * its own (7275, lock.c): whoever drops a tenant waits for that one as
  * long, too.
  *
  *-------------------------------------------------------------------------
@@ -40,7 +40,6 @@
 #include "partition.h"
 #include "policy.h"
 #include "query.h"
-#include "run.h"
 #include "store.h"
 
 #define SCHEMA_PREFIX "tenant_"
@@ -151,7 +150,7 @@ wait_for_run(const RfStore *store)
 	int			longest = rf_guc_lock_timeout > 0 ? rf_guc_lock_timeout :
 													RUN_TIMEOUT_MS;
 
-	while (!rf_run_keep_away(store->namespace_id))
+	while (!rf_lock_keep_runs_away(store->namespace_id))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), longest))
