@@ -72,7 +72,7 @@ my %readers = (
 		'SELECT partition, events FROM rf_partitions() WHERE from_month IS NULL'
 	],
 	rf_policy_due => ["SELECT * FROM rf_policy_due('2026-01-01 00:00+00')"],
-	rf_tenants => ['SELECT * FROM rf_tenants()'],
+	rf_tenants => ['SELECT count(*) FROM rf_tenants()'],
 	rf_worker_list => ['SELECT schema, policy, state, detail FROM rf_worker_status'],
 	rf_archive_redirect_enabled => ['SELECT rf_archive_redirect_enabled()'],
 	rf_archive_move => [
