@@ -1677,7 +1677,7 @@ clean_up_once(Adoption *adoption)
 {
 	ErrorData *error;
 
-	if (!rf_query_attempt(clean_up, adoption, RF_ANY_ERROR, &error))
+	if (!rf_query_attempt(clean_up, adoption, RF_ANY_END, &error))
 		ereport(WARNING,
 				(errmsg("could not take away what rf_adopt() has made: %s",
 						error->message),
@@ -1697,7 +1697,7 @@ attempt(Adoption *adoption, void (*work)(void *arg))
 
 	begin_step(adoption);
 	MemoryContextSwitchTo(adoption->context);
-	done = rf_query_attempt(work, adoption, RF_ANY_ERROR, &error);
+	done = rf_query_attempt(work, adoption, RF_ANY_END, &error);
 	if (!done)
 		clean_up_once(adoption);
 	end_step(adoption);
