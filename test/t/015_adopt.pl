@@ -245,7 +245,7 @@ my $adopter = start_psql($node, "CALL rf_adopt('events');", 'adopter');
 my $pid = wait_at_point($node, 'adopt_counted', 'adopter', $adopter);
 for my $call ("SELECT * FROM rf_archive_move('2025-01-01')", "SELECT * FROM rf_archive_plan('2025-01-01')",
 	"SELECT rf_flip_partition('2024-02-01', 'cold')", "SELECT rf_archive_set_backend('partitioned')",
-	"SELECT * FROM rf_archive_reactivate(md5('stream 1')::uuid)", 'SELECT rf_flatten()',
+	"SELECT * FROM rf_archive_reactivate(md5('stream 1')::uuid)", "SELECT rf_redact(md5('stream 1')::uuid, reason => 'r')", 'SELECT rf_flatten()',
 	"SELECT rf_uninstall('public', 'public', true)")
 {
 	like(($node->psql('postgres', "\\set VERBOSITY verbose\n$call"))[2],
