@@ -9,8 +9,8 @@
  * by leaf, in one transaction that keeps everybody else out: it is meant for a
  * window, as the migration is that it stands for.
  *
- * rf_streams, rf_archive_log, rf_archive_runs, rf_consumers and rf_holds stay as
- * tables.  What only functions use goes: switches, policies, keys, the view,
+ * rf_streams, rf_archive_log, rf_archive_runs, rf_consumers and rf_holds stay
+ * as tables.  What only functions use goes: switches, policies, keys, the view,
  * triggers, the registration.
  *
  * Locks: ACCESS EXCLUSIVE on events, events_archive, all of their leaves, and
