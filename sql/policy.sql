@@ -24,8 +24,9 @@ SELECT call, checks.try(call) FROM unnest(ARRAY[
 	$$SELECT rf_policy_set(NULL, '1 day')$$, $$SELECT rf_policy_set('', '1 day')$$, $$SELECT rf_policy_set(repeat('x', 64), '1 day')$$,
 	$$SELECT rf_policy_set('plain', '1 day')$$,
 	$$SELECT rf_policy_set('b', NULL)$$, $$SELECT rf_policy_set('b', '0')$$, $$SELECT rf_policy_set('b', '-1 day')$$, $$SELECT rf_policy_set('b', '1 month -31 days')$$,
-	$$SELECT rf_policy_set('b', '300000 years')$$,
+	$$SELECT rf_policy_set('b', '1001 years')$$,
 	$$SELECT rf_policy_set('b', '1 day', every => '0')$$, $$SELECT rf_policy_set('b', '1 day', every => '-1 s')$$, $$SELECT rf_policy_set('b', '1 day', every => NULL)$$,
+	$$SELECT rf_policy_set('b', '1 day', every => '999 ms')$$, $$SELECT rf_policy_set('b', '1 day', every => '293000 years')$$,
 	$$SELECT rf_policy_set('b', '1 day', batch_size => 0)$$, $$SELECT rf_policy_set('b', '1 day', batch_size => 100001)$$,
 	$$SELECT rf_policy_set('b', '1 day', window_start => '01:00')$$, $$SELECT rf_policy_set('b', '1 day', window_end => '01:00')$$,
 	$$SELECT rf_policy_set('b', '1 day', window_start => '01:00', window_end => '01:00')$$,
@@ -41,11 +42,16 @@ SELECT call, checks.try(call) FROM unnest(ARRAY[
 	$$SET LOCAL transaction_read_only = on; SELECT rf_policy_set('b', '1 day')$$, $$SET LOCAL transaction_read_only = on; SELECT rf_policy_run('plain')$$,
 	$$SET LOCAL transaction_read_only = on; SELECT rf_policy_arm()$$, $$SET LOCAL transaction_read_only = on; SELECT rf_worker_start()$$,
 	$$UPDATE rf_archive_policies SET every = '-1 s'$$, $$UPDATE rf_archive_policies SET older_than = '0'$$, $$UPDATE rf_archive_policies SET window_end = NULL$$,
+	$$UPDATE rf_archive_policies SET time_zone = 'Mars/One'$$, $$UPDATE rf_archive_policies SET max_runtime = '1001 years'$$,
 	$$UPDATE rf_archive_policies SET premake = 121$$, $$UPDATE rf_archive_policies SET batch_size = 0$$]) AS call;
 SELECT count(*) AS policies FROM rf_archive_policies;
 
--- Due: at once when it never ran; then every so often, from when the last run began.
+-- Due: at once when it never ran; then every so often, from when the last run began. Runs of an earlier policy of that name don't count.
 SELECT rf_policy_remove('all');
+INSERT INTO rf_archive_runs (policy, started_at, finished_at) VALUES ('plain', '2026-01-15 11:59+00', '2026-01-15 11:59+00');
+SELECT * FROM rf_policy_due('2026-01-15 12:00+00');
+TRUNCATE rf_archive_runs;
+UPDATE rf_archive_policies SET created_at = '2026-01-01';
 SELECT * FROM rf_policy_due('2026-01-15 12:00+00');
 INSERT INTO rf_archive_runs (policy, started_at, finished_at) VALUES ('plain', '2026-01-15 10:00+00', '2026-01-15 10:20+00'), ('plain', '2026-01-15 11:30+00', '2026-01-15 11:31+00');
 SELECT * FROM unnest(ARRAY['2026-01-15 11:30+00', '2026-01-15 12:29:59.999999+00', '2026-01-15 12:30+00', '2026-01-16 00:00+00']::timestamptz[]) AS at, rf_policy_due(at);

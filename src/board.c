@@ -22,10 +22,17 @@
 #include "storage/procarray.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "board.h"
 
+/* How long a store in trouble is left alone: as often there is a message. */
+#define TROUBLE_REST_MS 120000
+
 static RfBoard *board;
+
+/* The place of this process, if a launcher has started it. */
+static int own_number = -1;
 
 /* What this transaction tells of when it commits. */
 static bool change_pending;
@@ -45,13 +52,15 @@ rf_board_request(void)
 	RequestAddinShmemSpace(sizeof(RfBoard));
 }
 
-RfBoard *
-rf_board_attach(void)
+/*
+ * Find the board, made by whoever comes first.  The postmaster comes here again
+ * when it starts anew after a crash, with other memory.
+ */
+void
+rf_board_shmem_init(void)
 {
 	bool found;
 
-	if (board != NULL)
-		return board;
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	board = ShmemInitStruct("Rillflow board", sizeof(RfBoard), &found);
 	if (!found)
@@ -61,6 +70,13 @@ rf_board_attach(void)
 	}
 	LWLockRelease(AddinShmemInitLock);
 	LWLockRegisterTranche(board->lock.tranche, "RillflowBoard");
+}
+
+RfBoard *
+rf_board_attach(void)
+{
+	if (board == NULL)
+		rf_board_shmem_init();
 	return board;
 }
 
@@ -274,7 +290,7 @@ rf_board_take_changed(Oid database, Oid *changed, bool *all)
 
 /* A place for a process that is to be started; -1: there is none. */
 int
-rf_board_enter_process(const RfJob *job)
+rf_board_enter_process(const RfJob *job, TimestampTz deadline)
 {
 	int result = -1;
 
@@ -290,8 +306,20 @@ rf_board_enter_process(const RfJob *job)
 		process->used = true;
 		process->launcher = MyProcPid;
 		process->job = *job;
+		process->deadline = deadline;
 		result = i;
 	}
+	LWLockRelease(&board->lock);
+	return result;
+}
+
+TimestampTz
+rf_board_deadline_of(int number)
+{
+	TimestampTz result;
+
+	LWLockAcquire(&board->lock, LW_SHARED);
+	result = board->processes[number].deadline;
 	LWLockRelease(&board->lock);
 	return result;
 }
@@ -338,14 +366,31 @@ rf_board_begin_process(int number, RfJob *job)
 	rf_board_attach();
 	LWLockAcquire(&board->lock, LW_EXCLUSIVE);
 	board->processes[number].pid = MyProcPid;
+	own_number = number;
 	*job = board->processes[number].job;
 	LWLockRelease(&board->lock);
 	before_shmem_exit(leave_process, Int32GetDatum(number));
 }
 
-/* What a process has found: a job, and when to look again. */
+/* When this process should have come to its end. */
 void
-rf_board_report(int number, const RfJob *next, TimestampTz due_at)
+rf_board_set_deadline(TimestampTz deadline)
+{
+	RfBoardProcess *process;
+
+	if (own_number < 0)
+		return;
+	LWLockAcquire(&board->lock, LW_EXCLUSIVE);
+	process = own_place(own_number);
+	if (process != NULL)
+		process->deadline = deadline;
+	LWLockRelease(&board->lock);
+}
+
+/* What a process has found: a job, whether there are more, and when to look
+ * again. */
+void
+rf_board_report(int number, const RfJob *next, bool more, TimestampTz due_at)
 {
 	RfBoardProcess *process;
 
@@ -357,7 +402,83 @@ rf_board_report(int number, const RfJob *next, TimestampTz due_at)
 		process->found = next != NULL;
 		if (next != NULL)
 			process->next = *next;
+		process->more = more;
 		process->due_at = due_at;
 	}
 	LWLockRelease(&board->lock);
+}
+
+/* The place of a store's trouble, or the one that can be spared best. */
+static RfBoardTrouble *
+find_trouble(Oid database, Oid namespace_id)
+{
+	RfBoardTrouble *result = &board->troubles[0];
+
+	for (int i = 0; i < RF_MAX_TROUBLES; i++)
+	{
+		RfBoardTrouble *trouble = &board->troubles[i];
+
+		if (trouble->database == database &&
+			trouble->namespace_id == namespace_id)
+			return trouble;
+		if (trouble->rest_until < result->rest_until)
+			result = trouble;
+	}
+	return result;
+}
+
+/* Leave a store alone for a while. */
+void
+rf_board_note_trouble(Oid database, Oid namespace_id)
+{
+	RfBoardTrouble *trouble;
+
+	LWLockAcquire(&board->lock, LW_EXCLUSIVE);
+	trouble = find_trouble(database, namespace_id);
+	trouble->database = database;
+	trouble->namespace_id = namespace_id;
+	trouble->rest_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													  TROUBLE_REST_MS);
+	LWLockRelease(&board->lock);
+}
+
+/* Until when is the store left alone?  0: it never was. */
+TimestampTz
+rf_board_rests_until(Oid namespace_id)
+{
+	RfBoardTrouble *trouble;
+	TimestampTz		result = 0;
+
+	rf_board_attach();
+	LWLockAcquire(&board->lock, LW_SHARED);
+	trouble = find_trouble(MyDatabaseId, namespace_id);
+	if (trouble->database == MyDatabaseId &&
+		trouble->namespace_id == namespace_id)
+		result = trouble->rest_until;
+	LWLockRelease(&board->lock);
+	return result;
+}
+
+/*
+ * Does a process work on the store, or is one about to?  With a policy: does it
+ * run that one?
+ */
+bool
+rf_board_has_run(Oid namespace_id, const char *policy)
+{
+	bool result = false;
+
+	rf_board_attach();
+	LWLockAcquire(&board->lock, LW_SHARED);
+	for (int i = 0; i < RF_MAX_PROCESSES && !result; i++)
+	{
+		const RfBoardProcess *process = &board->processes[i];
+
+		result = process->used && process->job.database == MyDatabaseId &&
+				 process->job.namespace_id == namespace_id &&
+				 (policy == NULL || (process->pid != 0 &&
+									 strcmp(process->job.policy, policy) == 0));
+	}
+	LWLockRelease(&board->lock);
+	return result;
 }

@@ -20,6 +20,8 @@
 
 #define RF_MAX_CHANGED 64
 
+#define RF_MAX_TROUBLES 64
+
 /* A policy that is to run. */
 typedef struct RfJob
 {
@@ -32,17 +34,27 @@ typedef struct RfJob
 /* A process that a launcher has started. */
 typedef struct RfBoardProcess
 {
-	bool  used;
-	pid_t launcher;
-	pid_t pid; /* 0 before it has begun */
-	RfJob job; /* a scout's has a database only */
+	bool		used;
+	pid_t		launcher;
+	pid_t		pid;	  /* 0 before it has begun */
+	RfJob		job;	  /* a scout's has a database only */
+	TimestampTz deadline; /* it hangs if it is there much later */
 
 	/* what it tells the launcher before it ends */
 	bool		reported;
 	bool		found;	/* did the scout find work, and which? */
 	RfJob		next;	/* that */
+	bool		more;	/* is there more that could run now? */
 	TimestampTz due_at; /* when to look again */
 } RfBoardProcess;
+
+/* A store in which nothing can be looked up, or put on record. */
+typedef struct RfBoardTrouble
+{
+	Oid			database;
+	Oid			namespace_id;
+	TimestampTz rest_until; /* it is left alone until then */
+} RfBoardTrouble;
 
 typedef struct RfBoardLauncher
 {
@@ -62,9 +74,12 @@ typedef struct RfBoard
 	bool all_changed; /* there were too many to tell */
 
 	TimestampTz no_slot_since; /* no process could be had since; 0: all well */
+
+	RfBoardTrouble troubles[RF_MAX_TROUBLES];
 } RfBoard;
 
 extern void		rf_board_request(void);
+extern void		rf_board_shmem_init(void);
 extern RfBoard *rf_board_attach(void);
 extern void		rf_board_init(void);
 
@@ -76,11 +91,17 @@ extern pid_t rf_board_launcher_of(Oid database);
 /* launchers */
 extern bool rf_board_enter_launcher(Oid database);
 extern int	rf_board_take_changed(Oid database, Oid *changed, bool *all);
-extern int	rf_board_enter_process(const RfJob *job);
-extern void rf_board_leave_process(int number, RfBoardProcess *report);
+extern int	rf_board_enter_process(const RfJob *job, TimestampTz deadline);
+extern TimestampTz rf_board_deadline_of(int number);
+extern void		   rf_board_leave_process(int number, RfBoardProcess *report);
 
 /* their processes */
-extern void rf_board_begin_process(int number, RfJob *job);
-extern void rf_board_report(int number, const RfJob *next, TimestampTz due_at);
+extern void		   rf_board_begin_process(int number, RfJob *job);
+extern void		   rf_board_set_deadline(TimestampTz deadline);
+extern void		   rf_board_report(int number, const RfJob *next, bool more,
+								   TimestampTz due_at);
+extern void		   rf_board_note_trouble(Oid database, Oid namespace_id);
+extern bool		   rf_board_has_run(Oid namespace_id, const char *policy);
+extern TimestampTz rf_board_rests_until(Oid namespace_id);
 
 #endif /* RF_BOARD_H */

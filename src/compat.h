@@ -17,6 +17,7 @@
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -227,6 +228,18 @@ rf_compat_worker_may_be(Oid roleid)
 	if (HeapTupleIsValid(tuple))
 		ReleaseSysCache(tuple);
 	return result;
+#endif
+}
+
+/* May the role connect to the database? */
+static inline bool
+rf_compat_may_connect(Oid database, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(DatabaseRelationId, database, roleid, ACL_CONNECT) ==
+		   ACLCHECK_OK;
+#else
+	return pg_database_aclcheck(database, roleid, ACL_CONNECT) == ACLCHECK_OK;
 #endif
 }
 

@@ -45,6 +45,9 @@
 #define CONSUMERS_LAST 2
 #define CONSUMERS_UPDATED 3
 
+static const RfStatement is_reached =
+	{"SELECT 1 FROM {all} WHERE global_seq >= $1 LIMIT 1", 1, {INT8OID}};
+
 static const RfStatement advance_checkpoint =
 	{"UPDATE {consumers} SET last_global_seq = $2, updated_at = now()"
 	 " WHERE name = $1 AND last_global_seq <= $2",
@@ -225,8 +228,11 @@ static void
 require_given_out(RfStore *store, int64 global_seq)
 {
 	int64 last = last_given_out(store);
+	Datum value = Int64GetDatum(global_seq);
 
-	if (global_seq > last)
+	/* a number that no sequence has given is read all the same */
+	if (global_seq > last &&
+		rf_query_run(rf_store_plan(store, &is_reached), &value, NULL) == 0)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -43,6 +43,7 @@
 #include "hold.h"
 #include "install.h"
 #include "partition.h"
+#include "policy.h"
 #include "query.h"
 #include "store.h"
 
@@ -237,8 +238,9 @@ static const char *const store_ddl[] = {
 	" paused_because text,"
 	" CONSTRAINT rf_archive_policies_pkey PRIMARY KEY (name),"
 	" CONSTRAINT rf_archive_policies_older_than_check"
-	" CHECK (older_than > '0'),"
-	" CONSTRAINT rf_archive_policies_every_check CHECK (every > '0'),"
+	" CHECK (older_than > '0' AND older_than <= '1000 years'),"
+	" CONSTRAINT rf_archive_policies_every_check"
+	" CHECK (every >= '1 second' AND every <= '1000 years'),"
 	" CONSTRAINT rf_archive_policies_batch_size_check"
 	" CHECK (batch_size BETWEEN 1 AND 100000),"
 	" CONSTRAINT rf_archive_policies_window_check"
@@ -247,9 +249,11 @@ static const char *const store_ddl[] = {
 	" CONSTRAINT rf_archive_policies_premake_check"
 	" CHECK (premake BETWEEN 0 AND 120),"
 	" CONSTRAINT rf_archive_policies_max_runtime_check"
-	" CHECK (max_runtime > '0'),"
+	" CHECK (max_runtime > '0' AND max_runtime <= '1000 years'),"
 	" CONSTRAINT rf_archive_policies_max_replica_lag_check"
-	" CHECK (max_replica_lag > '0'),"
+	" CHECK (max_replica_lag > '0' AND max_replica_lag <= '1000 years'),"
+	" CONSTRAINT rf_archive_policies_time_zone_check"
+	" CHECK (timestamp '2000-01-01' AT TIME ZONE time_zone IS NOT NULL),"
 	" CONSTRAINT rf_archive_policies_failures_check CHECK (failures >= 0))",
 
 	"CREATE TABLE %s.rf_archive_runs ("
@@ -586,6 +590,7 @@ rf_install_unregister(const char *schema)
 	write_registry("DELETE FROM %s WHERE schema = $1 AND $2::text IS NULL"
 				   " AND $3::text IS NOT NULL AND $4::integer IS NOT NULL",
 				   schema, NULL, "");
+	rf_policy_disarm_all(schema);
 }
 
 /*
@@ -757,6 +762,8 @@ rf_install_create_store(Oid namespace_id, const char *tenant,
 	RfScope		scope;
 
 	rf_install_register(schema, tenant, tenancy);
+	/* what an earlier store of that name has left behind */
+	rf_policy_disarm_all(schema);
 	rf_query_begin(&scope, InvalidOid, 0);
 	rf_query_be_quiet();
 	create_tables(schema);

@@ -68,8 +68,14 @@
 #define GUARD_INTERVAL_MS 500
 #define GUARD_PATIENCE_MS 1000
 
+/* How long a scout, and a worker until it knows its policy, may take. */
+#define LONGEST_LOOK_S 20
+
 /* How long a lock is waited for where rillflow.lock_timeout sets no limit. */
 #define LOCK_WAIT_MS 500
+
+/* How often is looked whether a launcher that was started is on the board. */
+#define ARRIVAL_INTERVAL_MS 10
 
 /* What a launcher knows of a database. */
 typedef struct Database
@@ -77,10 +83,12 @@ typedef struct Database
 	Oid			oid;	 /* hash key */
 	bool		present; /* was it there when we looked? */
 	TimestampTz look_at; /* when to send a scout */
+	bool		changed; /* has a policy, since a scout was sent? */
 	TimestampTz served_at;
 	TimestampTz wanted_since; /* somebody waits for it; 0: nobody */
 	int			deaths;		  /* of processes, in a row */
 	bool		has_job;
+	bool		has_more; /* was there more to do than that? */
 	RfJob		job;
 } Database;
 
@@ -91,6 +99,7 @@ typedef struct Process
 	int						number; /* its place on the board */
 	Oid						database;
 	bool					is_scout;
+	bool					ended; /* by us */
 } Process;
 
 typedef struct Launcher
@@ -101,8 +110,15 @@ typedef struct Launcher
 	int			nworkers;
 	bool		has_scout;
 	TimestampTz listed_at; /* when databases were listed */
-	bool		told_of_shortage;
+	bool		has_shortage;
+	TimestampTz told_of_shortage_at;
 } Launcher;
+
+static TimestampTz
+after_seconds(TimestampTz now, int seconds)
+{
+	return TimestampTzPlusMilliseconds(now, (int64) seconds * 1000);
+}
 
 /*
  * Databases
@@ -184,6 +200,14 @@ find_database(Launcher *launcher, Oid oid)
 	return hash_search(launcher->databases, &oid, HASH_FIND, NULL);
 }
 
+/* A scout that is on its way may have looked before. */
+static void
+note_changed(Database *database)
+{
+	database->changed = true;
+	database->look_at = 0;
+}
+
 /* Somebody has told of changes. */
 static void
 take_changes(Launcher *launcher)
@@ -200,13 +224,13 @@ take_changes(Launcher *launcher)
 	{
 		database = find_database(launcher, changed[i]);
 		if (database != NULL)
-			database->look_at = 0;
+			note_changed(database);
 	}
 	if (!all)
 		return;
 	hash_seq_init(&status, launcher->databases);
 	while ((database = hash_seq_search(&status)) != NULL)
-		database->look_at = 0;
+		note_changed(database);
 }
 
 /* Does somebody wait for the database?  Also true of one that is gone. */
@@ -234,11 +258,15 @@ tell_of_shortage(Launcher *launcher)
 	if (board->no_slot_since == 0)
 		board->no_slot_since = GetCurrentTimestamp();
 	LWLockRelease(&board->lock);
-	if (!launcher->told_of_shortage)
-		ereport(LOG,
-				(errmsg("policies wait for a background worker slot"),
-				 errhint("You might need to increase max_worker_processes.")));
-	launcher->told_of_shortage = true;
+	launcher->has_shortage = true;
+	/* slots that others use can come and go all the time */
+	if (!TimestampDifferenceExceeds(launcher->told_of_shortage_at,
+									GetCurrentTimestamp(),
+									LONGEST_REST_S * 1000))
+		return;
+	launcher->told_of_shortage_at = GetCurrentTimestamp();
+	ereport(LOG, (errmsg("policies wait for a background worker slot"),
+				  errhint("You might need to increase max_worker_processes.")));
 }
 
 static void
@@ -246,12 +274,12 @@ end_shortage(Launcher *launcher)
 {
 	RfBoard *board = rf_board_attach();
 
-	if (!launcher->told_of_shortage)
+	if (!launcher->has_shortage)
 		return;
 	LWLockAcquire(&board->lock, LW_EXCLUSIVE);
 	board->no_slot_since = 0;
 	LWLockRelease(&board->lock);
-	launcher->told_of_shortage = false;
+	launcher->has_shortage = false;
 }
 
 static void
@@ -286,13 +314,19 @@ free_process(Launcher *launcher)
 static bool
 start_process(Launcher *launcher, const RfJob *job, bool is_scout)
 {
-	Process		  *process = free_process(launcher);
-	int			   number = process == NULL ? -1 : rf_board_enter_process(job);
-	RfBoardProcess unused;
+	Process	   *process = free_process(launcher);
+	TimestampTz deadline = after_seconds(GetCurrentTimestamp(), LONGEST_LOOK_S);
+	int			number = -1;
+	RfBoardProcess	 unused;
 	BackgroundWorker worker;
 
+	if (process != NULL)
+		number = rf_board_enter_process(job, deadline);
 	if (number < 0)
+	{
+		tell_of_shortage(launcher);
 		return false;
+	}
 	describe(&worker, is_scout ? "rf_scout_main" : "rf_worker_main",
 			 is_scout ? "rillflow scout" : "rillflow worker");
 	worker.bgw_main_arg = Int32GetDatum(number);
@@ -307,6 +341,7 @@ start_process(Launcher *launcher, const RfJob *job, bool is_scout)
 	process->number = number;
 	process->database = job->database;
 	process->is_scout = is_scout;
+	process->ended = false;
 	if (is_scout)
 		launcher->has_scout = true;
 	else
@@ -314,37 +349,51 @@ start_process(Launcher *launcher, const RfJob *job, bool is_scout)
 	return true;
 }
 
-static TimestampTz
-after_seconds(TimestampTz now, int seconds)
-{
-	return TimestampTzPlusMilliseconds(now, (int64) seconds * 1000);
-}
-
 /* What a process has left behind says what comes next for its database. */
 static void
-take_report(Database *database, const RfBoardProcess *report, bool is_scout)
+take_report(Database *database, const RfBoardProcess *report,
+			const Process *process)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!report->reported)
+	if (!report->reported && !process->is_scout)
 	{
 		/* it could not connect, was ended, or has failed to tell why */
+		if (!process->ended)
+			rf_board_note_trouble(database->oid, report->job.namespace_id);
+		database->look_at = 0;
+		return;
+	}
+	if (!report->reported && process->ended)
+	{
+		database->look_at = 0;
+		return;
+	}
+	if (!report->reported)
+	{
 		int rest = FIRST_REST_S << Min(database->deaths++, 6);
 
 		database->look_at = after_seconds(now, Min(rest, LONGEST_REST_S));
 		return;
 	}
 	database->deaths = 0;
-	if (!is_scout)
-		database->look_at = 0;
-	else if (report->found)
+	if (!process->is_scout)
 	{
-		database->has_job = true;
-		database->job = report->next;
+		/* who found nothing to do need not be asked again at once */
+		if (report->more)
+			database->look_at = 0;
+		else
+			database->look_at = after_seconds(now, rf_guc_naptime);
 	}
 	else
-		database->look_at = Min(report->due_at,
-								after_seconds(now, LONGEST_REST_S));
+	{
+		database->has_job = report->found;
+		database->has_more = report->more;
+		database->job = report->next;
+		if (!database->changed)
+			database->look_at = Min(report->due_at,
+									after_seconds(now, LONGEST_REST_S));
+	}
 }
 
 static void
@@ -363,7 +412,7 @@ reap_processes(Launcher *launcher)
 		rf_board_leave_process(process->number, &report);
 		database = find_database(launcher, process->database);
 		if (database != NULL)
-			take_report(database, &report, process->is_scout);
+			take_report(database, &report, process);
 		if (process->is_scout)
 			launcher->has_scout = false;
 		else
@@ -382,8 +431,22 @@ end_processes(Launcher *launcher, Oid database)
 
 		if (process->handle != NULL &&
 			(!OidIsValid(database) || process->database == database))
+		{
 			TerminateBackgroundWorker(process->handle);
+			process->ended = true;
+		}
 	}
+}
+
+/* A function of a user's can keep a process for ever. */
+static void
+end_late_process(Process *process)
+{
+	if (process->handle == NULL ||
+		GetCurrentTimestamp() < rf_board_deadline_of(process->number))
+		return;
+	/* no end of ours: it counts as a death */
+	TerminateBackgroundWorker(process->handle);
 }
 
 /* Let go of databases that somebody has waited for. */
@@ -399,6 +462,7 @@ guard_databases(Launcher *launcher)
 								 NULL :
 								 find_database(launcher, process->database);
 
+		end_late_process(process);
 		if (database == NULL)
 			continue;
 		if (!is_wanted(database->oid))
@@ -451,8 +515,11 @@ start_workers(Launcher *launcher)
 			return;
 		database->has_job = false;
 		database->served_at = GetCurrentTimestamp();
-		/* whether there is more to do, beside this */
-		database->look_at = wanted ? after_seconds(database->served_at, 1) : 0;
+		/* the worker's end says when to look again, unless there is more */
+		if (wanted)
+			database->look_at = after_seconds(database->served_at, 1);
+		else if (database->has_more || database->changed)
+			database->look_at = 0;
 	}
 }
 
@@ -474,7 +541,10 @@ start_scout(Launcher *launcher)
 		RfJob job = {.database = database->oid};
 
 		if (start_process(launcher, &job, true))
+		{
 			database->look_at = DT_NOEND; /* until it reports */
+			database->changed = false;
+		}
 	}
 }
 
@@ -487,9 +557,9 @@ time_to_sleep(Launcher *launcher)
 	HASH_SEQ_STATUS status;
 	Database	   *database;
 
-	if (launcher->nworkers > 0)
+	if (launcher->nworkers > 0 || launcher->has_scout)
 		result = Min(result, GUARD_INTERVAL_MS);
-	if (!rf_guc_worker || launcher->has_scout || launcher->told_of_shortage ||
+	if (!rf_guc_worker || launcher->has_scout || launcher->has_shortage ||
 		launcher->nworkers >= rf_guc_max_workers)
 		return result;
 	hash_seq_init(&status, launcher->databases);
@@ -571,6 +641,15 @@ rf_launcher_main(Datum arg)
 	proc_exit(ShutdownRequestPending ? 1 : 0);
 }
 
+/* What ends a process of ours ends it where an error could. */
+static void
+take_signals(void)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+}
+
 /*
  * Settings of roles and databases that would make a run wait or fail.  Nothing
  * is waited for without a limit: what is not to be had is left to a later run.
@@ -582,14 +661,18 @@ fix_settings(void)
 	static const char *const settings[][2] =
 		{{"search_path", "pg_catalog, pg_temp"},
 		 {"statement_timeout", "0"},
-		 {"lock_timeout", "0"},
+		 {"transaction_timeout", "0"}, /* from 17 on */
 		 {"idle_in_transaction_session_timeout", "0"},
+		 {"TimeZone", "UTC"},
 		 {"default_transaction_isolation", "read committed"},
 		 {"default_transaction_deferrable", "off"}};
 
 	for (int i = 0; i < lengthof(settings); i++)
-		SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
-						PGC_S_OVERRIDE);
+	{
+		if (rf_compat_find_setting(settings[i][0]) != NULL)
+			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET,
+							PGC_S_OVERRIDE);
+	}
 	snprintf(lock_timeout, sizeof(lock_timeout), "%d",
 			 rf_guc_lock_timeout > 0 ? rf_guc_lock_timeout : LOCK_WAIT_MS);
 	SetConfigOption("lock_timeout", lock_timeout, PGC_SUSET, PGC_S_OVERRIDE);
@@ -603,19 +686,21 @@ rf_scout_main(Datum arg)
 	RfJob		next;
 	TimestampTz due_at = DT_NOEND;
 	bool		found = false;
+	bool		more = false;
 
-	BackgroundWorkerUnblockSignals();
+	take_signals();
 	rf_board_begin_process(number, &job);
 	rf_compat_connect_worker(job.database, InvalidOid);
 	fix_settings();
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	XactReadOnly = true; /* it is a superuser who looks */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(get_extension_oid("rillflow", true)))
-		found = rf_run_find(GetCurrentTimestamp(), &next, &due_at);
+		found = rf_run_find(GetCurrentTimestamp(), &next, &more, &due_at);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	rf_board_report(number, found ? &next : NULL, due_at);
+	rf_board_report(number, found ? &next : NULL, more, due_at);
 	proc_exit(0);
 }
 
@@ -625,12 +710,12 @@ rf_worker_main(Datum arg)
 	int	  number = DatumGetInt32(arg);
 	RfJob job;
 
-	BackgroundWorkerUnblockSignals();
+	take_signals();
 	rf_board_begin_process(number, &job);
 	rf_compat_connect_worker(job.database, job.role);
 	fix_settings();
-	rf_run_policy(job.namespace_id, job.policy);
-	rf_board_report(number, NULL, 0);
+	rf_board_report(number, NULL, rf_run_policy(job.namespace_id, job.policy),
+					0);
 	proc_exit(0);
 }
 
@@ -672,6 +757,17 @@ start_launcher(void)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 						errmsg("the launcher did not start"),
 						errhint("See the server's log.")));
+	/* who asks for another one finds it */
+	while (rf_board_launcher_of(MyDatabaseId) == 0 &&
+		   GetBackgroundWorkerPid(handle, &pid) == BGWH_STARTED)
+		rf_lock_pause(ARRIVAL_INTERVAL_MS);
+	if (rf_board_launcher_of(MyDatabaseId) == 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+			 errmsg("there are too many launchers"),
+			 errhint(
+				 "Add \"rillflow\" to shared_preload_libraries: one launcher serves all databases then.")));
 	return pid;
 }
 

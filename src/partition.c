@@ -835,11 +835,13 @@ drop_month(RfStore *store, Oid parent, const RfPartition *leaf, bool force)
  */
 
 /*
- * The months of the rows that wait in the default partition of a tier; *events
- * grows by how many rows they are.
+ * The months of the rows that wait in the default partition of a tier, but for
+ * those with more rows than that; *events grows by how many rows they are, and
+ * *left by those of the others.
  */
 List *
-rf_partition_waiting(RfStore *store, RfTier tier, int64 *events)
+rf_partition_waiting(RfStore *store, RfTier tier, int64 most, int64 *events,
+					 int64 *left)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Oid		leaf = rf_partition_default_of(rf_store_tier_parent(store, tier));
@@ -858,12 +860,15 @@ rf_partition_waiting(RfStore *store, RfTier tier, int64 *events)
 	for (uint64 i = 0; i < rows; i++)
 	{
 		DateADT		  month = DatumGetDateADT(rf_query_must(i, 1));
+		int64		  count = DatumGetInt64(rf_query_must(i, 2));
 		MemoryContext old = MemoryContextSwitchTo(context);
 
-		if (rf_partition_month_has_name(month))
+		if (!rf_partition_month_has_name(month) || count > most)
+			*left += count;
+		else
 		{
 			waiting = lappend_int(waiting, month);
-			*events += DatumGetInt64(rf_query_must(i, 2));
+			*events += count;
 		}
 		MemoryContextSwitchTo(old);
 	}
@@ -876,7 +881,9 @@ static int64
 drain_tier(RfStore *store, RfTier tier)
 {
 	int64	  events = 0;
-	List	 *waiting = rf_partition_waiting(store, tier, &events);
+	int64	  left = 0;
+	List	 *waiting = rf_partition_waiting(store, tier, PG_INT64_MAX, &events,
+											 &left);
 	ListCell *cell;
 
 	foreach(cell, waiting)

@@ -53,7 +53,8 @@ extern Oid			rf_partition_receiving(Relation parent, DateADT month);
 extern RfPartition *rf_partition_find(Oid parent, DateADT month);
 extern bool			rf_partition_is_month(const RfPartition *leaf);
 extern bool			rf_partition_month_has_name(DateADT month);
-extern List *rf_partition_waiting(RfStore *store, RfTier tier, int64 *events);
+extern List *rf_partition_waiting(RfStore *store, RfTier tier, int64 most,
+								  int64 *events, int64 *left);
 extern Oid	 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 								 const char *tablespace);
 extern void	 rf_partition_guard(const char *table);

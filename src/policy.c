@@ -67,7 +67,7 @@
 #define LOOK                                                               \
 	"SELECT name, owner, CASE WHEN paused_at IS NOT NULL THEN 'paused: '"  \
 	" || coalesce(paused_because, '') WHEN NOT name = ANY ($2) THEN"       \
-	" 'disarmed: set in another database' WHEN w > $1 AND w > t THEN"      \
+	" 'disarmed: not armed in this database' WHEN w > $1 AND w > t THEN"   \
 	" 'waits for its window' WHEN w > $1 AND failures > 0 THEN"            \
 	" 'waits after ' || failures || CASE failures WHEN 1 THEN ' failure'"  \
 	" ELSE ' failures' END WHEN w > $1 THEN 'waits for its time'"          \
@@ -75,7 +75,8 @@
 	" paused_at IS NULL AND name = ANY ($2), w, since"                     \
 	" FROM (SELECT p.*, CASE WHEN run_requested_at IS NOT NULL"            \
 	" THEN '-infinity' ELSE coalesce((SELECT started_at FROM %s AS r"      \
-	" WHERE r.policy = p.name ORDER BY run_id DESC LIMIT 1) + " WAIT ","   \
+	" WHERE r.policy = p.name AND r.started_at >= p.created_at"            \
+	" ORDER BY run_id DESC LIMIT 1) + " WAIT ","                           \
 	" '-infinity') END AS since FROM %s AS p OFFSET 0) AS p,"              \
 	" LATERAL (SELECT greatest(since, $1) AS t) AS t,"                     \
 	" LATERAL (SELECT t AT TIME ZONE time_zone AS l) AS l,"                \
@@ -136,10 +137,12 @@ book_of(const RfStore *store)
 	return book;
 }
 
+/* Times are reckoned alike whatever the session has set. */
 static void
 begin_bookkeeping(const RfBook *book, RfScope *scope)
 {
 	rf_query_begin(scope, book->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_query_fix_text();
 }
 
 /*
@@ -186,6 +189,19 @@ disarm(const char *schema, const char *policy)
 						"DELETE FROM %s WHERE schema = $1 AND policy = $2"
 						" AND $3 IS NOT NULL",
 						schema, policy);
+	rf_query_end(&scope);
+}
+
+/* Nothing acts in a schema that has no store, or a new one. */
+void
+rf_policy_disarm_all(const char *schema)
+{
+	RfScope scope;
+
+	(void) run_on_armed(&scope,
+						"DELETE FROM %s WHERE schema = $1 AND $2 = ''"
+						" AND $3 IS NOT NULL",
+						schema, "");
 	rf_query_end(&scope);
 }
 
@@ -409,16 +425,32 @@ get_name(FunctionCallInfo fcinfo)
 	return name;
 }
 
+#define LONGEST_YEARS 1000
+
 static void
-require_positive(FunctionCallInfo fcinfo, int arg, const char *name)
+require_length(FunctionCallInfo fcinfo, int arg, const char *name)
 {
 	Interval zero = {0};
+	Interval longest = {.month = LONGEST_YEARS * MONTHS_PER_YEAR};
 
 	if (PG_ARGISNULL(arg))
 		refuse_argument(name, "not be null");
 	if (DatumGetBool(DirectFunctionCall2(interval_le, PG_GETARG_DATUM(arg),
 										 IntervalPGetDatum(&zero))))
 		refuse_argument(name, "be more than zero");
+	if (DatumGetBool(DirectFunctionCall2(interval_gt, PG_GETARG_DATUM(arg),
+										 IntervalPGetDatum(&longest))))
+		refuse_argument(name, psprintf("be at most %d years", LONGEST_YEARS));
+}
+
+static void
+require_a_second(FunctionCallInfo fcinfo, int arg, const char *name)
+{
+	Interval second = {.time = USECS_PER_SEC};
+
+	if (DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(arg),
+										 IntervalPGetDatum(&second))))
+		refuse_argument(name, "be at least a second");
 }
 
 static void
@@ -453,8 +485,9 @@ check_range(FunctionCallInfo fcinfo, int arg, const char *name, int from,
 static void
 check_policy(FunctionCallInfo fcinfo)
 {
-	require_positive(fcinfo, ARG_OLDER_THAN, "older_than");
-	require_positive(fcinfo, ARG_EVERY, "every");
+	require_length(fcinfo, ARG_OLDER_THAN, "older_than");
+	require_length(fcinfo, ARG_EVERY, "every");
+	require_a_second(fcinfo, ARG_EVERY, "every");
 	if (!PG_ARGISNULL(ARG_BATCH_SIZE))
 		check_range(fcinfo, ARG_BATCH_SIZE, "batch_size", 1, RF_MAX_BATCH);
 	check_window(fcinfo);
@@ -465,9 +498,9 @@ check_policy(FunctionCallInfo fcinfo)
 	if (PG_ARGISNULL(ARG_PREMAKE))
 		refuse_argument("premake", "not be null");
 	check_range(fcinfo, ARG_PREMAKE, "premake", 0, 120);
-	require_positive(fcinfo, ARG_MAX_RUNTIME, "max_runtime");
+	require_length(fcinfo, ARG_MAX_RUNTIME, "max_runtime");
 	if (!PG_ARGISNULL(ARG_MAX_REPLICA_LAG))
-		require_positive(fcinfo, ARG_MAX_REPLICA_LAG, "max_replica_lag");
+		require_length(fcinfo, ARG_MAX_REPLICA_LAG, "max_replica_lag");
 }
 
 /*

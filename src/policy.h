@@ -47,6 +47,7 @@ typedef struct RfPolicy
 } RfPolicy;
 
 extern bool	 rf_policy_open_book(Oid namespace_id, RfBook *book);
+extern void	 rf_policy_disarm_all(const char *schema);
 extern List *rf_policy_look(const RfBook *book, TimestampTz now);
 extern bool	 rf_policy_read(const RfBook *book, const char *name,
 							TimestampTz now, RfPolicy *policy);

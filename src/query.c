@@ -25,6 +25,7 @@
 #include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "pgstat.h"
 #include "storage/proc.h"
 #include "tcop/dest.h"
 #include "utils/array.h"
@@ -176,12 +177,33 @@ rf_query_disconnect(void)
 		elog(ERROR, "could not disconnect from the query interface");
 }
 
+/*
+ * Of a process of our own the transactions are not those of a command, so it
+ * has to say itself when one begins, and to tell the statistics of what it has
+ * done; which can't be done within one.
+ */
+static void
+commit_own(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	rf_query_disconnect();
+	CommitTransactionCommand();
+	pgstat_report_stat(false);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	rf_query_connect_nonatomic();
+	rf_query_fire_at_once();
+	MemoryContextSwitchTo(context);
+}
+
 void
 rf_query_commit(void)
 {
-	SPI_commit();
 	if (fires_at_once)
-		rf_query_fire_at_once();
+		commit_own();
+	else
+		SPI_commit();
 }
 
 /*
@@ -265,10 +287,12 @@ rf_query_run_untriggered(RfPlan plan, const Datum *values, const char *nulls)
 bool
 rf_query_catches(int sqlstate, int caught_sqlstate)
 {
+	bool canceled = sqlstate == ERRCODE_QUERY_CANCELED;
 	bool locked = caught_sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
 				  caught_sqlstate == RF_ANY_CONTENTION;
 
-	return sqlstate == caught_sqlstate || caught_sqlstate == RF_ANY_ERROR ||
+	return sqlstate == caught_sqlstate ||
+		   (caught_sqlstate == RF_ANY_ERROR && !canceled) ||
 		   (locked && (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
 					   sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED)) ||
 		   (caught_sqlstate == RF_ANY_CONTENTION &&

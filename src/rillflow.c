@@ -43,7 +43,7 @@ start_shmem(void)
 {
 	if (next_shmem_startup != NULL)
 		next_shmem_startup();
-	(void) rf_board_attach();
+	rf_board_shmem_init();
 	rf_throttle_shmem_init();
 }
 

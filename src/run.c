@@ -26,13 +26,16 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/interrupt.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "board.h"
@@ -50,11 +53,25 @@
 /* key space of the advisory lock of who runs a policy of a store */
 #define RUN_LOCK_CLASS 7275
 
-/* Runs that stay on record, of each policy. */
+/* How long the status waits for a lock: it is to show what is wrong. */
+#define STATUS_LOCK_WAIT_MS 200
+
+/* Runs that stay on record, of each policy, and of those that are no more. */
 #define RUNS_KEPT "1000"
+#define RUNS_KEPT_LONGEST "30 days"
+
+/*
+ * A month of more events that wait in a default partition is not made by a
+ * worker: they go along under a lock that keeps everybody out.
+ */
+#define MOST_WAITING 10000
+
+/* How long a run that can't be stopped otherwise may go on beyond its time. */
+#define GRACE_MS 30000
 
 typedef struct Run
 {
+	Oid			namespace_id;
 	RfBook		book;
 	const char *name;
 	RfPolicy	policy;
@@ -63,6 +80,10 @@ typedef struct Run
 	RfThrottle	throttle;
 	RfProgress	progress;
 	char	   *stopped_by; /* who or what; NULL: nobody */
+	char	   *left_for; /* why something was left to others; NULL: nothing */
+	bool		begun;	  /* is it on record? */
+	bool		done;	  /* has it come to its end? */
+	ErrorData  *error;	  /* what it ended with; NULL: none */
 } Run;
 
 static const RfStatement update_run =
@@ -85,6 +106,8 @@ begin_transaction(void)
 {
 	MemoryContext context = CurrentMemoryContext;
 
+	/* now() would be the time when the process began */
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rf_query_fire_at_once();
@@ -135,17 +158,21 @@ out_of_time(const Run *run)
 }
 
 static void
-finish_row(const Run *run, bool done, const ErrorData *error)
+finish_row(const Run *run)
 {
-	Oid	  types[5] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-	Datum values[5] = {0};
-	char  nulls[5] = {' ', 'n', 'n', 'n', ' '};
+	const ErrorData *error = run->error;
+	const char		*held_back_by;
+	Oid				 types[5] = {INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	Datum			 values[5] = {0};
+	char			 nulls[5] = {' ', 'n', 'n', 'n', ' '};
 
 	values[0] = Int64GetDatum(run->run_id);
-	if (run->stopped_by != NULL || (!done && error == NULL))
+	held_back_by = run->stopped_by != NULL	   ? run->stopped_by :
+				   !run->done && error == NULL ? out_of_time(run) :
+												 run->left_for;
+	if (held_back_by != NULL)
 	{
-		values[1] = CStringGetTextDatum(
-			run->stopped_by != NULL ? run->stopped_by : out_of_time(run));
+		values[1] = CStringGetTextDatum(held_back_by);
 		nulls[1] = ' ';
 	}
 	if (error != NULL)
@@ -173,20 +200,25 @@ prune_runs(const Run *run)
 	rf_query_once(rf_query_format("DELETE FROM %s WHERE policy = $1"
 								  " AND run_id <= (SELECT run_id FROM %s"
 								  " WHERE policy = $1 ORDER BY run_id DESC"
-								  " OFFSET " RUNS_KEPT " LIMIT 1)",
-								  run->book.runs, run->book.runs),
+								  " OFFSET " RUNS_KEPT " LIMIT 1)"
+								  " OR started_at < now() - interval"
+								  " '" RUNS_KEPT_LONGEST "' AND policy"
+								  " NOT IN (SELECT name FROM %s)",
+								  run->book.runs, run->book.runs,
+								  run->book.policies),
 				  1, types, values, NULL);
 }
 
 /* Finish a run that is on record, and count it for the policy. */
 static void
-put_end(const Run *run, bool done, const ErrorData *error)
+put_end(const Run *run)
 {
-	RfScope scope;
-	int		failures;
+	const ErrorData *error = run->error;
+	RfScope			 scope;
+	int				 failures;
 
 	rf_query_begin(&scope, run->book.owner, SECURITY_RESTRICTED_OPERATION);
-	finish_row(run, done, error);
+	finish_row(run);
 	prune_runs(run);
 	rf_query_end(&scope);
 	if (error == NULL)
@@ -208,17 +240,7 @@ put_end(const Run *run, bool done, const ErrorData *error)
  * Finding work
  */
 
-/* A store has one run at a time; who looks lets go when his transaction ends.
- */
-static bool
-store_is_free(Oid namespace_id)
-{
-	return DatumGetBool(
-		DirectFunctionCall2(pg_try_advisory_xact_lock_int4,
-							Int32GetDatum(RUN_LOCK_CLASS),
-							Int32GetDatum((int32) namespace_id)));
-}
-
+/* A store has one run at a time. */
 static bool
 keep_store(Oid namespace_id)
 {
@@ -226,6 +248,17 @@ keep_store(Oid namespace_id)
 		DirectFunctionCall2(pg_try_advisory_lock_int4,
 							Int32GetDatum(RUN_LOCK_CLASS),
 							Int32GetDatum((int32) namespace_id)));
+}
+
+/* Who only looks lets go at once, and not when his transaction ends. */
+static bool
+store_is_free(Oid namespace_id)
+{
+	if (!keep_store(namespace_id))
+		return false;
+	DirectFunctionCall2(pg_advisory_unlock_int4, Int32GetDatum(RUN_LOCK_CLASS),
+						Int32GetDatum((int32) namespace_id));
+	return true;
 }
 
 typedef struct LookCall
@@ -240,6 +273,7 @@ typedef struct LookCall
 typedef struct Finding
 {
 	bool		found;
+	bool		more; /* is there another one? */
 	RfJob		job;
 	TimestampTz since;	/* how long has it waited? */
 	TimestampTz due_at; /* when there will be more to do */
@@ -254,6 +288,13 @@ look_into_store(void *arg)
 		call->dues = rf_policy_look(&call->book, call->now);
 }
 
+static bool
+may_begin(Oid role)
+{
+	return rf_compat_worker_may_be(role) &&
+		   rf_compat_may_connect(MyDatabaseId, role);
+}
+
 /*
  * Whom to connect as.  Somebody can have written another owner into the policy
  * than who set it, or the role may have lost what it had.  Then it is the
@@ -265,17 +306,17 @@ choose_role(const LookCall *call, const RfPolicyDue *due)
 	Oid role = get_role_oid(due->owner, true);
 	Oid owner = call->book.owner;
 
-	if (OidIsValid(role) && rf_compat_worker_may_be(role) &&
+	if (OidIsValid(role) && may_begin(role) &&
 		(role == owner ||
 		 (!superuser_arg(role) && has_privs_of_role(role, owner))))
 		return role;
-	return rf_compat_worker_may_be(owner) ? owner : InvalidOid;
+	return may_begin(owner) ? owner : InvalidOid;
 }
 
 /*
  * Take the policy of a store that has waited longest, if that one has waited
- * longer than the one that was found before.  *due_at is when there will be
- * more to do.
+ * longer than the one that was found before.  What is due and can't begin is
+ * looked at again when a worker has ended, and after a while.
  */
 static void
 choose(Finding *finding, const LookCall *call)
@@ -293,12 +334,14 @@ choose(Finding *finding, const LookCall *call)
 			continue;
 		}
 		role = choose_role(call, due);
-		if (!OidIsValid(role) || !store_is_free(call->namespace_id))
+		if (!OidIsValid(role) || rf_board_has_run(call->namespace_id, NULL) ||
+			!store_is_free(call->namespace_id))
 		{
 			/* what can't begin now is looked at again, but not all the time */
 			finding->due_at = Min(finding->due_at, call->look_again_at);
 			continue;
 		}
+		finding->more = finding->found;
 		if (finding->found && due->since >= finding->since)
 			continue;
 		finding->found = true;
@@ -311,12 +354,21 @@ choose(Finding *finding, const LookCall *call)
 	}
 }
 
+/* A store that can't be read does not keep others from their runs. */
+static void
+leave_store(Oid namespace_id, const ErrorData *error)
+{
+	rf_board_note_trouble(MyDatabaseId, namespace_id);
+	ereport(LOG, (errmsg("the policies of schema \"%s\" can't be read: %s",
+						 get_namespace_name(namespace_id), error->message)));
+}
+
 /*
- * What is due in this database.  Policies of a store that can't be read don't
- * keep others from their runs.
+ * What is due in this database, and is it all?  *due_at is when there will be
+ * more to do.
  */
 bool
-rf_run_find(TimestampTz now, RfJob *job, TimestampTz *due_at)
+rf_run_find(TimestampTz now, RfJob *job, bool *more, TimestampTz *due_at)
 {
 	List	 *schemas = rf_store_schemas();
 	Finding	  finding = {.due_at = DT_NOEND};
@@ -324,21 +376,25 @@ rf_run_find(TimestampTz now, RfJob *job, TimestampTz *due_at)
 
 	foreach(cell, schemas)
 	{
-		LookCall   call = {.namespace_id = lfirst_oid(cell), .now = now};
-		ErrorData *error;
+		LookCall	call = {.namespace_id = lfirst_oid(cell), .now = now};
+		TimestampTz rests_until = rf_board_rests_until(call.namespace_id);
+		ErrorData  *error;
 
 		call.look_again_at = TimestampTzPlusMilliseconds(now,
 														 rf_guc_naptime * 1000);
 		CHECK_FOR_INTERRUPTS();
-		if (rf_query_attempt(look_into_store, &call, RF_ANY_ERROR, &error))
+		if (rests_until > now)
+			finding.due_at = Min(finding.due_at, rests_until);
+		else if (rf_query_attempt(look_into_store, &call, RF_ANY_ERROR, &error))
 			choose(&finding, &call);
 		else
-			ereport(LOG,
-					(errmsg("the policies of schema \"%s\" can't be read: %s",
-							get_namespace_name(call.namespace_id),
-							error->message)));
+		{
+			leave_store(call.namespace_id, error);
+			finding.due_at = Min(finding.due_at, call.look_again_at);
+		}
 	}
 	*job = finding.job;
+	*more = finding.more;
 	*due_at = finding.due_at;
 	return finding.found;
 }
@@ -375,18 +431,17 @@ is_due(const Run *run)
 	return false;
 }
 
-/* Put a run on record; false: there is nothing to do any more. */
-static bool
-begin_run(Run *run, Oid namespace_id)
+/* Put a run on record, unless there is nothing to do any more. */
+static void
+begin_run(Run *run)
 {
+	Oid		namespace_id = run->namespace_id;
 	RfScope scope;
 	bool	begun;
 
 	begin_transaction();
 	begun = keep_store(namespace_id) &&
-			rf_policy_open_book(namespace_id, &run->book) && is_due(run) &&
-			rf_policy_read(&run->book, run->name, run->started_at,
-						   &run->policy);
+			rf_policy_open_book(namespace_id, &run->book) && is_due(run);
 	if (begun)
 	{
 		rf_query_begin(&scope, run->book.owner, SECURITY_RESTRICTED_OPERATION);
@@ -396,7 +451,7 @@ begin_run(Run *run, Oid namespace_id)
 		rf_policy_take_request(&run->book, run->name);
 	}
 	end_transaction();
-	return begun;
+	run->begun = begun;
 }
 
 /*
@@ -431,6 +486,11 @@ on_step(RfStore *store, const RfProgress *progress, void *arg)
 	record_progress(store, progress, run);
 	active = rf_query_run(rf_store_plan(store, &is_active), &name, NULL) > 0;
 	rf_query_end(&scope);
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
 	if (!active)
 		run->stopped_by = "pause";
 	else if (rf_lock_database_is_wanted(MyDatabaseId))
@@ -455,12 +515,20 @@ check_rights(const Run *run, RfStore *store)
 					   get_rel_name(store->events));
 }
 
+/* When the run has to be over. */
+static TimestampTz
+end_of_time(const Run *run)
+{
+	return Min(run->policy.deadline, run->policy.window_end);
+}
+
 typedef struct MonthCall
 {
 	RfStore	  *store;
 	RfTier	   tier;
 	DateADT	   month;
 	ErrorData *error;
+	char	  *left_for; /* why it was not made; NULL: it was */
 } MonthCall;
 
 static void
@@ -471,9 +539,21 @@ make_month(void *arg)
 	(void) rf_partition_create(call->store, call->tier, call->month, NULL);
 }
 
+static void
+make_month_unless_named(void *arg)
+{
+	MonthCall *call = arg;
+
+	if (!rf_query_attempt(make_month, call, ERRCODE_DUPLICATE_TABLE,
+						  &call->error))
+		call->left_for = psprintf("name of month %s",
+								  rf_partition_date_text(call->month));
+}
+
 /*
  * Make a month, in a transaction of its own.  Where its locks are not to be
- * had, the next run makes it.
+ * had, the next run makes it; where another table has its name, nobody does,
+ * and what comes to it waits in the default partition.
  */
 static bool
 try_month(Run *run, RfTier tier, DateADT month)
@@ -482,12 +562,15 @@ try_month(Run *run, RfTier tier, DateADT month)
 	bool	  go_on;
 
 	CHECK_FOR_INTERRUPTS();
+	if (GetCurrentTimestamp() >= end_of_time(run))
+		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	call.store = rf_store_in(run->book.namespace_id, false);
-	if (!rf_query_attempt(make_month, &call, ERRCODE_LOCK_NOT_AVAILABLE,
-						  &call.error))
-		snprintf(run->progress.held_back_by, sizeof(run->progress.held_back_by),
-				 "%s", "locks");
+	if (!rf_query_attempt(make_month_unless_named, &call,
+						  ERRCODE_LOCK_NOT_AVAILABLE, &call.error))
+		call.left_for = "locks";
+	if (call.left_for != NULL)
+		run->left_for = call.left_for;
 	go_on = on_step(rf_store_in(run->book.namespace_id, false), &run->progress,
 					run);
 	PopActiveSnapshot();
@@ -509,19 +592,25 @@ make_months_ahead(Run *run)
 	return go_on;
 }
 
-/* What waits in the default partition of a tier goes to months. */
+/*
+ * What waits in the default partition of a tier goes to months, but for months
+ * of many events; what of them is due the move takes, by batches.
+ */
 static bool
 drain(Run *run, RfTier tier)
 {
 	int64	  events = 0;
+	int64	  left = 0;
 	List	 *months;
 	ListCell *cell;
 	bool	  go_on = true;
 
 	PushActiveSnapshot(GetTransactionSnapshot());
 	months = rf_partition_waiting(rf_store_in(run->book.namespace_id, false),
-								  tier, &events);
+								  tier, MOST_WAITING, &events, &left);
 	PopActiveSnapshot();
+	if (left > 0)
+		run->left_for = "default partition";
 	foreach(cell, months)
 	{
 		if (go_on)
@@ -543,7 +632,7 @@ move(Run *run)
 	rf_throttle_init(&run->throttle, run->policy.batch_size,
 					 run->policy.max_replica_lag);
 	spec.batch_size = run->throttle.size;
-	control.deadline = Min(run->policy.deadline, run->policy.window_end);
+	control.deadline = end_of_time(run);
 	control.throttle = &run->throttle;
 	control.on_step = on_step;
 	control.arg = run;
@@ -551,63 +640,101 @@ move(Run *run)
 						  &run->progress);
 }
 
-/* All that a run does; false: it was stopped. */
-static bool
+/*
+ * What the policy says now.  Steps end in time by themselves; functions of
+ * users that they call are cancelled after a while.
+ */
+static void
+take_policy(Run *run)
+{
+	TimestampTz latest;
+
+	if (!rf_policy_read(&run->book, run->name, run->started_at, &run->policy))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("policy \"%s\" was paused or removed", run->name)));
+	latest = TimestampTzPlusMilliseconds(end_of_time(run), GRACE_MS);
+	enable_timeout_at(STATEMENT_TIMEOUT, latest);
+	rf_board_set_deadline(TimestampTzPlusMilliseconds(latest, GRACE_MS));
+}
+
+/* All that a run does, unless it is stopped. */
+static void
 do_steps(Run *run)
 {
-	bool done;
+	MemoryContext context = CurrentMemoryContext;
+	RfStore		 *store;
 
 	begin_transaction();
+	take_policy(run);
 	PopActiveSnapshot(); /* each step has its own */
 	rf_query_connect_nonatomic();
-	check_rights(run, rf_store_in(run->book.namespace_id, false));
-	done = make_months_ahead(run) && drain(run, RF_HOT) &&
-		   drain(run, RF_COLD) && move(run);
+	MemoryContextSwitchTo(context); /* which outlives the connection */
+	store = rf_store_in(run->book.namespace_id, false);
+	check_rights(run, store);
+	if (store->adopting)
+		run->stopped_by = "adoption";
+	else
+		run->done = make_months_ahead(run) && drain(run, RF_HOT) &&
+					drain(run, RF_COLD) && move(run);
 	rf_query_disconnect();
 	CommitTransactionCommand();
-	return done;
 }
 
 /*
  * Ending
  */
 
-static void
-finish_run(const Run *run, bool done, const ErrorData *error)
+static bool
+is_cancel(const ErrorData *error)
 {
-	begin_transaction();
-	put_end(run, done, error);
-	end_transaction();
+	return error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED;
 }
 
 /* Others stood in the way, outside of the loop that would have tried again. */
 static bool
-is_contention(Run *run, const ErrorData *error)
+is_contention(const ErrorData *error)
 {
-	if (!rf_query_catches(error->sqlerrcode, RF_ANY_CONTENTION))
-		return false;
+	return error != NULL &&
+		   rf_query_catches(error->sqlerrcode, RF_ANY_CONTENTION);
+}
+
+static void
+take_contention(Run *run)
+{
 	snprintf(run->progress.held_back_by, sizeof(run->progress.held_back_by),
 			 "%s",
-			 error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ?
+			 run->error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ?
 				 "conflicts" :
 				 "locks");
-	return true;
+	run->error = NULL;
 }
 
 /* A run that somebody cancels because its policy was paused did not fail. */
-static bool
-was_paused(Run *run, const ErrorData *error)
+static void
+take_cancel(Run *run)
 {
 	RfPolicy policy;
-	bool	 active;
+	bool	 active = rf_policy_read(&run->book, run->name, run->started_at,
+									 &policy);
 
-	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED)
-		return false;
+	if (!active)
+		run->stopped_by = "pause";
+	else if (GetCurrentTimestamp() < end_of_time(run))
+		run->stopped_by = "cancel";
+	run->error = NULL;
+}
+
+static void
+finish_run(Run *run)
+{
 	begin_transaction();
-	active = rf_policy_read(&run->book, run->name, run->started_at, &policy);
+	if (is_cancel(run->error))
+		take_cancel(run);
+	else if (is_contention(run->error))
+		take_contention(run);
+	put_end(run);
 	end_transaction();
-	run->stopped_by = active ? "cancel" : "pause";
-	return true;
 }
 
 static void
@@ -627,31 +754,18 @@ log_run(const Run *run)
 }
 
 /*
- * Run a policy in this process, which has connected as its owner, outside of
- * any transaction.  Nothing is done where it is not due any more.
+ * Do a part of a run, outside of any transaction; what error it ended with,
+ * NULL for none.
  */
-void
-rf_run_policy(Oid namespace_id, const char *policy)
+static ErrorData *
+try_part(Run *run, void (*part)(Run *run))
 {
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
-												  "Rillflow run",
-												  ALLOCSET_DEFAULT_SIZES);
-	Run			  run = {.name = policy};
-	volatile bool done = false;
+	MemoryContext context = CurrentMemoryContext;
 	ErrorData *volatile error = NULL;
 
-	/* the memory of a connection that commits hangs on a portal's */
-	PortalContext = context;
-	MemoryContextSwitchTo(context);
-	run.started_at = GetCurrentTimestamp();
-	if (!begin_run(&run, namespace_id))
-		return;
-	pgstat_report_activity(STATE_RUNNING,
-						   psprintf("rillflow: policy \"%s\" of schema \"%s\"",
-									run.name, run.book.schema));
 	PG_TRY();
 	{
-		done = do_steps(&run);
+		part(run);
 	}
 	PG_CATCH();
 	{
@@ -659,16 +773,59 @@ rf_run_policy(Oid namespace_id, const char *policy)
 		error = CopyErrorData();
 		FlushErrorState();
 		AbortOutOfAnyTransaction();
-		MemoryContextSwitchTo(context);
 	}
 	PG_END_TRY();
-	if (error != NULL &&
-		(is_contention(&run, error) || was_paused(&run, error)))
-		error = NULL;
-	finish_run(&run, done, error);
-	if (error == NULL)
+	MemoryContextSwitchTo(context);
+	return error;
+}
+
+/* What can't be put on record is logged, and the store left alone a while. */
+static void
+leave_run(const Run *run, const ErrorData *error)
+{
+	if (error == NULL || is_cancel(error))
+		return;
+	rf_board_note_trouble(MyDatabaseId, run->namespace_id);
+	ereport(LOG,
+			(errmsg(run->begun ?
+						"a run of policy \"%s\" could not be finished: %s" :
+						"a run of policy \"%s\" could not begin: %s",
+					run->name, error->message)));
+}
+
+/*
+ * Run a policy in this process, which has connected as its owner, outside of
+ * any transaction.  False: it is not due any more, or could not begin.
+ */
+bool
+rf_run_policy(Oid namespace_id, const char *policy)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+												  "Rillflow run",
+												  ALLOCSET_DEFAULT_SIZES);
+	Run			  run = {.namespace_id = namespace_id, .name = policy};
+	ErrorData	 *error;
+
+	/* the memory of a connection that commits hangs on a portal's */
+	PortalContext = context;
+	MemoryContextSwitchTo(context);
+	run.started_at = GetCurrentTimestamp();
+	leave_run(&run, try_part(&run, begin_run));
+	if (!run.begun)
+		return false;
+	pgstat_report_activity(STATE_RUNNING,
+						   psprintf("rillflow: policy \"%s\" of schema \"%s\"",
+									run.name, run.book.schema));
+	run.error = try_part(&run, do_steps);
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	error = try_part(&run, finish_run);
+	if (is_cancel(error)) /* which came too late for the steps */
+		error = try_part(&run, finish_run);
+	leave_run(&run, error);
+	if (error == NULL && run.error == NULL)
 		log_run(&run);
 	pgstat_report_activity(STATE_IDLE, NULL);
+	return true;
 }
 
 /*
@@ -708,46 +865,60 @@ find_due(const LookCall *call, const char *policy)
 
 /* Why a policy that is due does not run. */
 static const char *
-why_not_running(void)
+why_not_running(const LookCall *call, const RfPolicyDue *due)
 {
-	RfBoard *board = rf_board_attach();
+	TimestampTz rests_until = rf_board_rests_until(call->namespace_id);
 
 	if (rf_board_launcher_of(MyDatabaseId) == 0)
 		return "no launcher runs: preload the library, or call rf_worker_start()";
 	if (!rf_guc_worker)
 		return "rillflow.worker is off";
-	if (board->no_slot_since != 0)
+	if (!OidIsValid(choose_role(call, due)))
+		return "neither its owner nor that of the store may connect";
+	if (rests_until > call->now)
+		return psprintf("rests until %s, for what the log says",
+						timestamptz_to_str(rests_until));
+	if (rf_board_attach()->no_slot_since != 0)
 		return "no background worker slot is free: see max_worker_processes";
 	return "waits for a worker";
 }
 
+static const char *
+state_of(const RfPolicyDue *due, bool running)
+{
+	if (running)
+		return "running";
+	if (due->due)
+		return "due";
+	if (strncmp(due->reason, "paused", strlen("paused")) == 0)
+		return "paused";
+	if (strncmp(due->reason, "disarmed", strlen("disarmed")) == 0)
+		return "disarmed";
+	return "waiting";
+}
+
 /* A line of rf_worker_list(); its first columns are about the policy. */
 static void
-put_policy(const LookCall *call, uint64 row, bool busy, ReturnSetInfo *rsinfo)
+put_policy(const LookCall *call, uint64 row, ReturnSetInfo *rsinfo)
 {
 	char			  *policy = TextDatumGetCString(rf_query_must(row, 12));
-	bool			   running = busy && DatumGetBool(rf_query_must(row, 13));
 	const RfPolicyDue *due = find_due(call, policy);
-	bool			   idle = due == NULL || !due->due || running;
-	Datum			   values[LIST_COLUMNS];
-	bool			   nulls[LIST_COLUMNS] = {0};
+	bool			   running = DatumGetBool(rf_query_must(row, 13)) &&
+				   rf_board_has_run(call->namespace_id, policy);
+	Datum values[LIST_COLUMNS];
+	bool  nulls[LIST_COLUMNS] = {0};
 
+	if (due == NULL)
+		return; /* it is newer than our look */
 	values[0] = DirectFunctionCall1(namein, CStringGetDatum(call->book.schema));
 	values[1] = CStringGetTextDatum(policy);
-	values[2] = CStringGetTextDatum(
-		running							 ? "running" :
-		due == NULL						 ? "unknown" :
-		!TIMESTAMP_IS_NOEND(due->due_at) ? (due->due ? "due" : "waiting") :
-		strncmp(due->reason, "paused", 6) == 0 ? "paused" :
-												 "disarmed");
-	values[3] = CStringGetTextDatum(running		? "" :
-									due == NULL ? "" :
-									idle		? due->reason :
-												  why_not_running());
-	nulls[3] = running || due == NULL;
+	values[2] = CStringGetTextDatum(state_of(due, running));
+	values[3] = CStringGetTextDatum(due->due ? why_not_running(call, due) :
+											   due->reason);
+	nulls[3] = running;
 	values[4] = rf_query_value(row, 1, &nulls[4]);
-	values[5] = due == NULL ? 0 : TimestampTzGetDatum(due->due_at);
-	nulls[5] = due == NULL || TIMESTAMP_IS_NOEND(due->due_at);
+	values[5] = TimestampTzGetDatum(due->due_at);
+	nulls[5] = TIMESTAMP_IS_NOEND(due->due_at);
 	for (int i = 2; i <= 9; i++)
 	{
 		values[i + 4] = rf_query_value(row, i, &nulls[i + 4]);
@@ -758,19 +929,29 @@ put_policy(const LookCall *call, uint64 row, bool busy, ReturnSetInfo *rsinfo)
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-static void
-put_store(const LookCall *call, ReturnSetInfo *rsinfo)
+typedef struct ListCall
 {
-	bool	busy = !store_is_free(call->namespace_id);
-	RfScope scope;
-	uint64	rows;
+	LookCall	   look;
+	ReturnSetInfo *rsinfo;
+} ListCall;
 
-	rf_query_begin(&scope, call->book.owner, SECURITY_RESTRICTED_OPERATION);
-	rows = rf_query_once(rf_query_format(LIST_POLICIES, call->book.policies,
-										 call->book.runs, call->book.runs),
+static void
+list_store(void *arg)
+{
+	ListCall	 *call = arg;
+	const RfBook *book = &call->look.book;
+	RfScope		  scope;
+	uint64		  rows;
+
+	look_into_store(&call->look);
+	if (book->policies == NULL)
+		return;
+	rf_query_begin(&scope, book->owner, SECURITY_RESTRICTED_OPERATION);
+	rows = rf_query_once(rf_query_format(LIST_POLICIES, book->policies,
+										 book->runs, book->runs),
 						 0, NULL, NULL, NULL);
 	for (uint64 i = 0; i < rows; i++)
-		put_policy(call, i, busy, rsinfo);
+		put_policy(&call->look, i, call->rsinfo);
 	rf_query_end(&scope);
 }
 
@@ -796,23 +977,25 @@ rf_worker_list(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	List		  *schemas = rf_store_schemas();
 	ListCell	  *cell;
+	RfScope		   scope;
 
 	InitMaterializedSRF(fcinfo, 0);
+	rf_query_begin(&scope, InvalidOid, 0);
+	rf_lock_limit_waits(STATUS_LOCK_WAIT_MS);
 	foreach(cell, schemas)
 	{
-		LookCall   call = {.namespace_id = lfirst_oid(cell),
-						   .now = GetCurrentTimestamp()};
+		ListCall   call = {.rsinfo = rsinfo};
 		ErrorData *error;
 
-		if (!may_see(call.namespace_id))
-			continue;
-		if (!rf_query_attempt(look_into_store, &call, RF_ANY_ERROR, &error))
+		call.look.namespace_id = lfirst_oid(cell);
+		call.look.now = GetCurrentTimestamp();
+		if (may_see(call.look.namespace_id) &&
+			!rf_query_attempt(list_store, &call, RF_ANY_ERROR, &error))
 			ereport(WARNING,
 					(errmsg("the policies of schema \"%s\" can't be read: %s",
-							get_namespace_name(call.namespace_id),
+							get_namespace_name(call.look.namespace_id),
 							error->message)));
-		else if (call.book.policies != NULL)
-			put_store(&call, rsinfo);
 	}
+	rf_query_end(&scope);
 	return (Datum) 0;
 }

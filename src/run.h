@@ -12,7 +12,8 @@
 
 #include "board.h"
 
-extern bool rf_run_find(TimestampTz now, RfJob *job, TimestampTz *due_at);
-extern void rf_run_policy(Oid namespace_id, const char *policy);
+extern bool rf_run_find(TimestampTz now, RfJob *job, bool *more,
+						TimestampTz *due_at);
+extern bool rf_run_policy(Oid namespace_id, const char *policy);
 
 #endif /* RF_RUN_H */

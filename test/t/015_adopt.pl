@@ -206,7 +206,7 @@ for my $how ('kill -9', 'immediate stop')
 		stop_appenders($clients);
 		if ($how eq 'kill -9')
 		{
-			wait_until('the server is up again', sub { return ($node->psql('postgres', 'SELECT 1'))[0] == 0; });
+			wait_until_up($node);
 		}
 		else
 		{
@@ -234,7 +234,7 @@ for my $point (qw(flatten_copied flatten_before_commit))
 	kill 'KILL', wait_at_point($node, $point, 'flattener', $flattener);
 	finish_psql($flattener);
 	release_point($holder);
-	wait_until('the server is up again', sub { return ($node->psql('postgres', 'SELECT 1'))[0] == 0; });
+	wait_until_up($node);
 	check_adopted($before, "flattener killed at $point");
 }
 
