@@ -597,6 +597,8 @@ COMMENT ON FUNCTION rf_worker_start () IS
 
 REVOKE EXECUTE ON FUNCTION rf_worker_start () FROM PUBLIC;
 
+-- scout
+
 CREATE FUNCTION rf_worker_list ()
 RETURNS TABLE (schema name, policy text, state text, detail text,
 	failures integer, due_at timestamptz, pid integer, started_at timestamptz,

@@ -244,3 +244,9 @@ SELECT method, events, reason FROM rf_archive_plan('2025-07-01 00:00+00');
 SELECT * FROM rf_archive_move('2025-07-01 00:00+00');
 ROLLBACK;
 SELECT events, broken_streams FROM check_union('store');
+
+-- A number that no sequence has given out, as subscribers and imports have them, is read, and so it can be a checkpoint.
+SELECT max(global_seq) + 50000 AS beyond FROM store.events_all \gset
+SELECT checks.try(format($$SELECT rf_consumer_advance('beyond', %s)$$, :beyond)) ~ '^22023 there is no event' AS refused;
+INSERT INTO store.events (global_seq, stream_id, event_type, body) VALUES (:beyond, checks.id(9999), 'imported', '{}');
+SELECT checks.try(format($$SELECT rf_consumer_advance('beyond', %s)$$, :beyond)) AS accepted, checks.try(format($$SELECT rf_consumer_advance('beyond', %s)$$, :beyond + 1)) ~ '^22023' AS refused;

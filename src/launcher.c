@@ -51,6 +51,7 @@
 #include "launcher.h"
 #include "lock.h"
 #include "run.h"
+#include "scout.h"
 #include "store.h"
 #include "throttle.h"
 
@@ -697,7 +698,7 @@ rf_scout_main(Datum arg)
 	XactReadOnly = true; /* it is a superuser who looks */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(get_extension_oid("rillflow", true)))
-		found = rf_run_find(GetCurrentTimestamp(), &next, &more, &due_at);
+		found = rf_scout_find(GetCurrentTimestamp(), &next, &more, &due_at);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	rf_board_report(number, found ? &next : NULL, more, due_at);

@@ -42,6 +42,9 @@
 /* and of the one that moves share, and who registers a consumer takes alone */
 #define CHECKPOINTS_LOCK_CLASS 7274
 
+/* and of the one that who runs a policy of a store holds for his session */
+#define RUN_LOCK_CLASS 7275
+
 /* How often locks are tried for, and the pauses between. */
 #define MAX_ATTEMPTS 8
 #define FIRST_PAUSE_MS 50
@@ -161,6 +164,27 @@ rf_lock_try_checkpoints(Oid namespace_id)
 		DirectFunctionCall2(pg_try_advisory_xact_lock_shared_int4,
 							Int32GetDatum(CHECKPOINTS_LOCK_CLASS),
 							Int32GetDatum((int32) namespace_id)));
+}
+
+/* Be the one who runs a policy of the store; false: another session does. */
+bool
+rf_lock_run(Oid namespace_id)
+{
+	return DatumGetBool(
+		DirectFunctionCall2(pg_try_advisory_lock_int4,
+							Int32GetDatum(RUN_LOCK_CLASS),
+							Int32GetDatum((int32) namespace_id)));
+}
+
+/* Who only looks lets go at once, and not when his transaction ends. */
+bool
+rf_lock_run_is_free(Oid namespace_id)
+{
+	if (!rf_lock_run(namespace_id))
+		return false;
+	DirectFunctionCall2(pg_advisory_unlock_int4, Int32GetDatum(RUN_LOCK_CLASS),
+						Int32GetDatum((int32) namespace_id));
+	return true;
 }
 
 /*

@@ -5,11 +5,13 @@ use strict;
 use warnings FATAL => 'all';
 use Exporter 'import';
 use RillflowCluster;
+use RillflowDump;
+use Test::More;
 
 our @EXPORT = qw(
   preloaded prepare_hold add_old_events hold_batches free_batches held_worker worker_at kill_at processes status
-  runs cold hot_old moved_by_worker messages
-);
+  runs cold hot_old moved_by_worker messages make_store at_work
+  know add_known check_known settled);
 
 # What a server needs that runs policies by itself, and comes up again after a crash.
 sub preloaded
@@ -182,6 +184,69 @@ sub messages
 {
 	my ($node, $pattern, $from) = @_;
 	return grep { /$pattern/ } split /\n/, substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $from // 0);
+}
+
+# make_store(node, database): a database whose policy runs each second; the state of its store is returned.
+sub make_store
+{
+	my ($node, $database) = @_;
+
+	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	$node->safe_psql($database, 'CREATE EXTENSION rillflow');
+	prepare_hold($node, $database, 'public');
+	add_old_events($node, $database, 'public', 'first', 10, 20);
+	$node->safe_psql($database, "SELECT rf_policy_set('p', '30 days', '1 second', batch_size => 20)");
+	return union_state($node, $database);
+}
+
+# at_work(node, database, name): its worker moves what comes.
+sub at_work
+{
+	my ($node, $database, $name) = @_;
+	my $count = add_old_events($node, $database, 'public', $name, 5, 20);
+	my $before = union_state($node, $database);
+
+	moved_by_worker($node, $database, 'public');
+	cmp_ok(cold($node, $database, 'public'), '>=', $count, "$name: events are cold");
+	same_union($node, $database, $before, "$name: nothing lost");
+	return;
+}
+
+# The checksum of what is in the default store of a node.
+my %known;
+
+# know(node): what is in the store now is what check_known() expects; its count and checksum are returned.
+sub know
+{
+	my ($node) = @_;
+	return $known{ $node->name } = checksum($node, 'base');
+}
+
+# add_known(node, label, streams, each, day): old events, of which the checksum is kept.
+sub add_known
+{
+	my ($node, @what) = @_;
+	add_old_events($node, 'postgres', 'public', @what);
+	know($node);
+	return;
+}
+
+sub check_known
+{
+	my ($node, $name) = @_;
+	is(checksum($node, 'base'), $known{ $node->name }, "$name: the events are what they were");
+	is(violations($node), '', "$name: heads, numbers and closed streams are right");
+	return;
+}
+
+# settled(node, name): the worker has done what there was to do.
+sub settled
+{
+	my ($node, $name) = @_;
+	moved_by_worker($node, 'postgres', 'public');
+	cmp_ok(cold($node, 'postgres', 'public'), '>', 0, "$name: events are cold");
+	check_known($node, $name);
+	return;
 }
 
 1;

@@ -10,46 +10,18 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 my $node = new_store('worker', preloaded());
-my $before;
 
 sub ask { return $node->safe_psql('postgres', $_[0]); }
-
-sub check
-{
-	my ($name) = @_;
-	is(checksum($node, 'base'), $before, "$name: the events are what they were");
-	is(violations($node), '', "$name: heads, numbers and closed streams are right");
-	return;
-}
-
-# add(label, streams, each, day): old events; the checksum is taken with them.
-sub add
-{
-	add_old_events($node, 'postgres', 'public', @_);
-	$before = checksum($node, 'base');
-	return;
-}
-
-# settled(name): the worker has done what there was to do.
-sub settled
-{
-	my ($name) = @_;
-	moved_by_worker($node, 'postgres', 'public');
-	cmp_ok(cold($node, 'postgres', 'public'), '>', 0, "$name: events are cold");
-	check($name);
-	return;
-}
 
 # ---- a policy at work
 
 is(scalar processes($node, 'launcher'), 1, 'preloaded: a launcher runs');
 load_events($node, 30, 40);
 ask("SELECT rf_append(md5('young')::uuid, 'base-young', '{}')");
-$before = checksum($node, 'base');
-like($before, qr/^1201:/, 'there are events');
+like(know($node), qr/^1201:/, 'there are events');
 is(ask('SELECT count(*) > 1000 FROM events_hot_default'), 't', 'old ones are in the default partition');
 ask("SELECT rf_policy_set('p', older_than => '30 days', every => '2 seconds', batch_size => 50, premake => 2)");
-settled('at work');
+settled($node, 'at work');
 is(cold($node, 'postgres', 'public'), 1200, 'at work: what is due was moved, and nothing else');
 is(ask('SELECT count(*) FROM events_hot_default'), 0, 'at work: the default partition was drained');
 is( ask(<<'SQL'), 3, 'at work: there are months ahead');
@@ -69,7 +41,7 @@ is(scalar messages($node, qr/LOG:  policy "p" of schema "public": \d+ events in 
 
 prepare_hold($node, 'postgres', 'public');
 hold_batches($node, 'postgres', 'public');
-add('later', 10, 20);
+add_known($node, 'later', 10, 20);
 my $pid = held_worker($node, 'postgres');
 is(status($node, 'postgres', 'p', "concat_ws('|', state, pid, expected >= 200, events, started_at < clock_timestamp())"),
 	"running|$pid|t|0|t", 'running: the status says so');
@@ -87,7 +59,7 @@ cmp_ok(ask($commits) - $first, '<', 40, 'running: a policy that is due again mea
 # Who reads the status does not keep the worker from its work.
 my $reader = $node->background_psql('postgres');
 free_batches($node, 'postgres', 'public');
-settled('later');
+settled($node, 'later');
 wait_until('no worker runs', sub { return !processes($node, 'worker') });
 like($reader->query_safe("BEGIN; SELECT count(*) FROM rf_worker_status"), qr/1/, 'a session has read the status');
 my $runs = runs($node, 'postgres', 'count(*)');
@@ -98,7 +70,7 @@ $reader->quit;
 # ---- pause, resume, cancel, run, remove
 
 hold_batches($node, 'postgres', 'public');
-add('paused', 10, 20);
+add_known($node, 'paused', 10, 20);
 held_worker($node, 'postgres');
 ask("SELECT rf_policy_pause('p')");
 wait_until('no worker runs', sub { return !processes($node, 'worker') });
@@ -108,7 +80,7 @@ SELECT concat_ws('|', r.held_back_by, r.error, r.finished_at - p.paused_at < int
 FROM rf_archive_policies AS p JOIN rf_archive_runs AS r ON r.policy = p.name ORDER BY r.run_id DESC LIMIT 1
 SQL
 is(hot_old($node, 'postgres', 'public'), 200, 'pause: the batch was undone');
-check('pause');
+check_known($node, 'pause');
 like(($node->psql('postgres', "SELECT rf_policy_run('p')"))[2], qr/policy "p" does not act/, 'pause: it does not run');
 ask("SELECT rf_policy_resume('p')");
 $pid = held_worker($node, 'postgres');
@@ -116,12 +88,12 @@ ask("SELECT pg_cancel_backend($pid)");
 wait_until('it is on record', sub { return runs($node, 'postgres', 'count(*)', "held_back_by = 'cancel'") == 1 });
 is(status($node, 'postgres', 'p', 'failures'), 0, 'cancel: a run that is cancelled is no failure');
 free_batches($node, 'postgres', 'public');
-settled('resume');
+settled($node, 'resume');
 
 ask("UPDATE rf_archive_policies SET every = '1 day'");
 wait_until('the policy waits', sub { return status($node, 'postgres', 'p') eq 'waiting' });
 hold_batches($node, 'postgres', 'public');
-add('asked', 5, 20);
+add_known($node, 'asked', 5, 20);
 ask("SELECT rf_policy_run('p')");
 held_worker($node, 'postgres');
 ask("SELECT rf_policy_remove('p')");
@@ -129,7 +101,7 @@ wait_until('no worker runs', sub { return !processes($node, 'worker') });
 is(runs($node, 'postgres', 'count(*)', 'finished_at IS NULL'), 0, 'remove: the run stops, and is finished');
 is(ask('SELECT count(*) FROM rf_worker_status'), 0, 'remove: the policy is gone');
 is(hot_old($node, 'postgres', 'public'), 100, 'remove: the batch was undone');
-check('remove');
+check_known($node, 'remove');
 free_batches($node, 'postgres', 'public');
 
 # ---- windows, and archived streams only
@@ -145,9 +117,9 @@ ask("UPDATE rf_archive_policies SET window_start = (now() AT TIME ZONE 'UTC' - i
 wait_until('something is moved', sub { return hot_old($node, 'postgres', 'public') < 100 });
 wait_until('a run more', sub { return runs($node, 'postgres', 'count(*)', "policy = 'w' AND finished_at IS NOT NULL") > 1 });
 is(hot_old($node, 'postgres', 'public'), 80, 'only_archived: within its window the policy moves archived streams alone');
-check('only_archived');
+check_known($node, 'only_archived');
 ask("SELECT rf_policy_remove('w'); SELECT rf_policy_set('p', '30 days', '1 second', batch_size => 25)");
-settled('all streams');
+settled($node, 'all streams');
 
 is(join("\n", messages($node, qr/TRAP:|PANIC:|terminated by signal|background worker "rillflow \w+" .* exited/)), '',
 	'no process died');

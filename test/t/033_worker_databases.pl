@@ -28,32 +28,6 @@ sub within
 	return;
 }
 
-# make_store(database): one whose policy runs each second; its state is returned.
-sub make_store
-{
-	my ($database) = @_;
-
-	ask("CREATE DATABASE $database");
-	$node->safe_psql($database, 'CREATE EXTENSION rillflow');
-	prepare_hold($node, $database, 'public');
-	add_old_events($node, $database, 'public', 'first', 10, 20);
-	$node->safe_psql($database, "SELECT rf_policy_set('p', '30 days', '1 second', batch_size => 20)");
-	return union_state($node, $database);
-}
-
-# at_work(database, name): it moves what comes.
-sub at_work
-{
-	my ($database, $name) = @_;
-	my $count = add_old_events($node, $database, 'public', $name, 5, 20);
-	my $before = union_state($node, $database);
-
-	moved_by_worker($node, $database, 'public');
-	cmp_ok(cold($node, $database, 'public'), '>=', $count, "$name: events are cold");
-	same_union($node, $database, $before, "$name: nothing lost");
-	return;
-}
-
 # ---- preloaded, and no extension anywhere
 
 usleep(2_500_000);
@@ -62,8 +36,8 @@ is(join("\n", messages($node, qr/rillflow|exited with/)), '', 'without the exten
 
 # ---- databases that are dropped, renamed and copied
 
-make_store('busy');
-at_work('busy', 'busy');
+make_store($node, 'busy');
+at_work($node, 'busy', 'busy');
 ask('CREATE DATABASE unrelated');
 my $log = length slurp_file($node->logfile);
 for my $held (0, 1)
@@ -88,18 +62,18 @@ for my $held (0, 1)
 	ask('DROP DATABASE copy');
 	ask('ALTER DATABASE renamed RENAME TO busy');
 }
-at_work('busy', 'afterwards');
+at_work($node, 'busy', 'afterwards');
 for my $force ('', ' WITH (FORCE)')
 {
-	make_store('doomed');
+	make_store($node, 'doomed');
 	hold_batches($node, 'doomed', 'public');
 	add_old_events($node, 'doomed', 'public', 'doomed', 5, 20);
 	held_worker($node, 'doomed');
 	within(6, "DROP DATABASE$force in the middle of a batch", "DROP DATABASE doomed$force");
-	make_store('doomed');
+	make_store($node, 'doomed');
 	within(6, "DROP DATABASE$force at work", "DROP DATABASE doomed$force");
 }
-at_work('busy', 'after the others');
+at_work($node, 'busy', 'after the others');
 usleep(2_000_000);
 is(scalar messages($node, qr/still waiting for backend/, $log), 0, 'nobody waited for a process of ours to take part');
 my @fatal = messages($node, qr/FATAL/, $log);

@@ -17,34 +17,8 @@ $node->start;
 
 sub ask { return $node->safe_psql('postgres', $_[0]); }
 
-# make_store(database): one whose policy runs each second; its state is returned.
-sub make_store
-{
-	my ($database) = @_;
-
-	ask("CREATE DATABASE $database");
-	$node->safe_psql($database, 'CREATE EXTENSION rillflow');
-	prepare_hold($node, $database, 'public');
-	add_old_events($node, $database, 'public', 'first', 10, 20);
-	$node->safe_psql($database, "SELECT rf_policy_set('p', '30 days', '1 second', batch_size => 20)");
-	return union_state($node, $database);
-}
-
-# at_work(database, name): it moves what comes.
-sub at_work
-{
-	my ($database, $name) = @_;
-	my $count = add_old_events($node, $database, 'public', $name, 5, 20);
-	my $before = union_state($node, $database);
-
-	moved_by_worker($node, $database, 'public');
-	cmp_ok(cold($node, $database, 'public'), '>=', $count, "$name: events are cold");
-	same_union($node, $database, $before, "$name: nothing lost");
-	return;
-}
-
-make_store('busy');
-at_work('busy', 'busy');
+make_store($node, 'busy');
+at_work($node, 'busy', 'busy');
 
 # ---- settings
 
@@ -55,7 +29,7 @@ sub reload
 	return;
 }
 
-make_store('second');
+make_store($node, 'second');
 moved_by_worker($node, 'second', 'public');
 hold_batches($node, $_, 'public') foreach qw(busy second);
 add_old_events($node, $_, 'public', 'both', 5, 20) foreach qw(busy second);
@@ -72,16 +46,16 @@ usleep(2_500_000);
 is(hot_old($node, 'busy', 'public'), 100, 'worker off: nothing is moved');
 is(status($node, 'busy', 'p', "concat_ws('|', state, detail)"), 'due|rillflow.worker is off', 'worker off: the status says so');
 reload('rillflow.worker = on');
-at_work($_, 'on again') foreach qw(busy second);
+at_work($node, $_, 'on again') foreach qw(busy second);
 
 # A database that nobody tells of is found when the launcher wakes; it sleeps no longer than it is told.
 reload("rillflow.naptime = '1h'");
 usleep(1_500_000);
-make_store('third');
+make_store($node, 'third');
 moved_by_worker($node, 'third', 'public');
 pass('naptime: a policy that is set wakes a launcher that sleeps');
 reload("rillflow.naptime = '1s'");
-at_work('third', 'naptime');
+at_work($node, 'third', 'naptime');
 
 # ---- the extension goes and comes back, while a worker and sessions use it
 
@@ -119,7 +93,7 @@ for my $held (0, 1)
 	is($node->safe_psql('busy', 'SELECT rf_policy_arm()'), 1, 'it is armed');
 	like($session->ask('EXECUTE a'), qr/^[1-9]\d*$/, 'the session goes on');
 	$node->safe_psql('busy', "SELECT rf_policy_resume('p')"); # a run that found no store has failed
-	at_work('busy', "swapped $held");
+	at_work($node, 'busy', "swapped $held");
 	is(runs($node, 'busy', 'count(*)', 'finished_at IS NULL'), 0, 'no run is left open');
 }
 $session->leave;
@@ -138,7 +112,7 @@ is(scalar messages($node, qr/policies wait for a background worker slot/, $log),
 is(hot_old($node, 'busy', 'public'), 100, 'no slot: it waits');
 $node->append_conf('postgresql.conf', 'max_worker_processes = 8');
 $node->restart;
-at_work('busy', 'slots');
+at_work($node, 'busy', 'slots');
 
 # ---- pg_upgrade, and without the library
 
@@ -164,7 +138,7 @@ like(status($node, 'busy', 'p', 'detail'), qr/^no launcher runs: preload the lib
 my $pid = $node->safe_psql('busy', 'SELECT rf_worker_start()');
 is($pid, (processes($node, 'launcher'))[0], 'rf_worker_start: a launcher runs');
 like(($node->psql('busy', 'SELECT rf_worker_start()'))[2], qr/NOTICE:  a launcher serves this database already/, 'rf_worker_start: once');
-at_work('busy', 'not preloaded');
+at_work($node, 'busy', 'not preloaded');
 hold_batches($node, 'second', 'public');
 add_old_events($node, 'second', 'public', 'not served', 5, 20);
 like(status($node, 'second', 'p', 'detail'), qr/^no launcher runs/, 'rf_worker_start: for its database alone');
@@ -174,7 +148,7 @@ kill 'KILL', held_worker($node, 'second');
 usleep(500_000);
 wait_until_up($node);
 free_batches($node, 'second', 'public');
-at_work($_, 'after a crash') foreach qw(busy second);
+at_work($node, $_, 'after a crash') foreach qw(busy second);
 ask('DROP DATABASE second');
 wait_until('its launcher is gone', sub { return processes($node, 'launcher') == 1 });
 pass('rf_worker_start: a launcher goes with its database');

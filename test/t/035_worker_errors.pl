@@ -117,6 +117,47 @@ wait_until('a run was held back', sub {
 });
 is(failures($_), 0, "$_: that is no failure") foreach @waiting;
 
+# ---- who may not connect is told of by the status, and keeps nobody waiting
+
+ask("REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; ALTER ROLE gone LOGIN; SELECT rf_policy_set('no_connect', '30 days', '1 second', tenant => 'no_login')");
+wait_until('the status says so', sub {
+	return status($node, 'postgres', 'no_connect', 'detail') eq 'neither its owner nor that of the store may connect';
+});
+add_old_events($node, 'postgres', 'good_1', 'beside no_connect', 5, 20);
+moved_by_worker($node, 'postgres', 'good_1');
+$before{good_1} = union_state($node, 'postgres', 'good_1');
+is(scalar messages($node, qr/permission denied for database/, $before_log), 0, 'no_connect: no worker is sent in vain');
+ask("GRANT CONNECT ON DATABASE postgres TO PUBLIC; SELECT rf_policy_remove('no_connect', 'no_login')");
+is(ask("SELECT count(*) FROM rf_armed WHERE policy = 'no_connect'"), 0, 'no_connect: a policy that is removed is armed no more');
+
+# ---- what one run leaves to others is no failure: a month whose name is taken, one that too many events wait for
+
+ask("CREATE SCHEMA left_over; SELECT rf_install('left_over', 'left_over')");
+ask("CREATE TABLE left_over.events_hot_@{[ask(q{SELECT to_char(date_trunc('month', now() AT TIME ZONE 'UTC') + interval '4 months', 'YYYY_MM')})]} (x int)");
+add_old_events($node, 'postgres', 'left_over', 'due', 5, 20);
+my $left_over = union_state($node, 'postgres', 'left_over');
+ask("SELECT rf_policy_set('left_over', '30 days', '1 day', premake => 4, tenant => 'left_over')");
+moved_by_worker($node, 'postgres', 'left_over');
+like(ask('SELECT held_back_by FROM left_over.rf_archive_runs ORDER BY run_id DESC LIMIT 1'), qr/^name of month \d{4}-\d\d-01$/, 'a taken name: the run says so');
+is(failures('left_over'), 0, 'a taken name: it is no failure');
+same_union($node, 'postgres', $left_over, 'a taken name: what is due is moved', 'left_over');
+# two months of the past that have no partition, younger than the cut-off of the policy that follows
+ask(<<'SQL');
+INSERT INTO left_over.events (stream_id, event_type, body, created_at, bucket_month)
+	SELECT md5(n % 50 || 'many')::uuid, 'many', '{}', at, date_trunc('month', at AT TIME ZONE 'UTC')
+		FROM generate_series(1, 10200) AS n, LATERAL (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'
+			- CASE WHEN n > 100 THEN interval '40 days' ELSE interval '80 days' END + n * interval '1 second') AS t(at)
+SQL
+$left_over = union_state($node, 'postgres', 'left_over');
+ask("UPDATE left_over.rf_archive_policies SET older_than = '1 year', premake = 3, run_requested_at = now()");
+wait_until('the run has ended', sub {
+	return ask('SELECT count(*) FROM left_over.rf_archive_runs WHERE finished_at IS NOT NULL') == 2; });
+is(ask("SELECT concat_ws('|', held_back_by, error) FROM left_over.rf_archive_runs ORDER BY run_id DESC LIMIT 1"), 'default partition', 'many wait: the run says so');
+is(ask('SELECT count(*) FROM ONLY left_over.events_hot_default'), 10100, 'many wait: they do so still, and the few have their month');
+ask("UPDATE left_over.rf_archive_policies SET older_than = '1 day', run_requested_at = now()");
+wait_until('they are moved', sub { return ask('SELECT count(*) FROM left_over.events') == 0 });
+same_union($node, 'postgres', $left_over, 'many wait: what is due is moved by batches', 'left_over');
+
 # ---- stores whose policies can't be read have no place to put that on record: the log says it, and not often
 
 my ($status, $out, $messages) = $node->psql('postgres',
