@@ -40,6 +40,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "hold.h"
 #include "install.h"
 #include "partition.h"
 #include "policy.h"
@@ -274,6 +275,17 @@ static const char *const store_ddl[] = {
 
 	"CREATE INDEX rf_archive_runs_policy ON %s.rf_archive_runs"
 	" (policy, run_id)",
+
+	"CREATE TABLE %s.rf_holds ("
+	" hold_id bigint GENERATED ALWAYS AS IDENTITY,"
+	" stream_id uuid,"
+	" reason text NOT NULL,"
+	" held_at timestamptz NOT NULL DEFAULT now(),"
+	" held_by text NOT NULL DEFAULT session_user,"
+	" CONSTRAINT rf_holds_pkey PRIMARY KEY (hold_id),"
+	" CONSTRAINT rf_holds_stream_id_reason_key"
+	" UNIQUE NULLS NOT DISTINCT (stream_id, reason),"
+	" CONSTRAINT rf_holds_reason_check CHECK (reason <> ''))",
 };
 
 /* The default partitions: table, parent. */
@@ -295,6 +307,7 @@ static const char *const comments[][2] = {
 	{"rf_consumers", "How far readers of rf_read_all() have come"},
 	{"rf_archive_policies", "What a worker archives, and when"},
 	{"rf_archive_runs", "What workers have done for the policies"},
+	{"rf_holds", "What may be neither dropped nor redacted, and why"},
 };
 
 /* What a store has to have to be taken up: table, kind, columns. */
@@ -341,6 +354,9 @@ static const struct
 	 "run_id int8,policy text,started_at timestamptz,finished_at timestamptz,"
 	 "events int8,batches int8,months int8,expected int8,batch_size int4,"
 	 "held_back_by text,error text,sqlstate text,pid int4"},
+	{"rf_holds", 'r',
+	 "hold_id int8,stream_id uuid,reason text,held_at timestamptz,"
+	 "held_by text"},
 	{"rf_streams_pkey", 'i', ""},
 	{"events_global_seq_seq", 'S', ""},
 };
@@ -1074,7 +1090,7 @@ drop_tables(const RfStore *store)
 						  store->streams,	store->config,
 						  store->keys,		store->log,
 						  store->consumers, store->policies,
-						  store->runs};
+						  store->runs,		store->holds};
 
 	rf_query_ddl("DROP VIEW %s", rf_store_relation_name(store->events_all));
 	for (int i = 0; i < lengthof(tables); i++)
@@ -1083,7 +1099,9 @@ drop_tables(const RfStore *store)
 
 /*
  * Remove a store.  An empty one goes altogether; one with events is refused
- * or, when forced, becomes a set of ordinary tables, its events untouched.
+ * or, when forced, becomes a set of ordinary tables, its events untouched.  One
+ * in which something is on hold stays what it is, since those tables would
+ * guard nothing.
  */
 static void
 uninstall_store(RfStore *store, bool force)
@@ -1110,6 +1128,7 @@ uninstall_store(RfStore *store, bool force)
 			ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("events were appended while the store was being removed")));
+	rf_hold_require_none(store);
 	rf_install_drop_triggers(store);
 	if (empty)
 		drop_tables(store);
