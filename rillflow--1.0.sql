@@ -343,6 +343,53 @@ AS 'MODULE_PATHNAME', 'rf_archive_reactivate';
 COMMENT ON FUNCTION rf_archive_reactivate (uuid, boolean, text) IS
 	'take an archived stream back, with its events unless they are to stay cold';
 
+-- redact
+
+CREATE FUNCTION rf_redact (
+	stream_id uuid,
+	stream_seq integer DEFAULT NULL,
+	reason text DEFAULT NULL,
+	tenant text DEFAULT NULL)
+RETURNS bigint
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_redact';
+
+COMMENT ON FUNCTION rf_redact (uuid, integer, text, text) IS
+	'blank body, headers and key of an event, or of all of a stream; returns of how many';
+
+REVOKE EXECUTE ON FUNCTION rf_redact (uuid, integer, text, text) FROM PUBLIC;
+
+-- hold
+
+CREATE FUNCTION rf_hold (
+	stream_id uuid DEFAULT NULL,
+	reason text DEFAULT NULL,
+	tenant text DEFAULT NULL)
+RETURNS boolean
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_hold';
+
+COMMENT ON FUNCTION rf_hold (uuid, text, text) IS
+	'keep a stream, or a whole store, from being dropped or redacted; false when that hold is there already';
+
+REVOKE EXECUTE ON FUNCTION rf_hold (uuid, text, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_release (
+	stream_id uuid DEFAULT NULL,
+	reason text DEFAULT NULL,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_release';
+
+COMMENT ON FUNCTION rf_release (uuid, text, text) IS
+	'take a hold back';
+
+REVOKE EXECUTE ON FUNCTION rf_release (uuid, text, text) FROM PUBLIC;
+
 -- worker
 
 CREATE FUNCTION rf_archive_move (

@@ -114,6 +114,16 @@ SELECT * FROM checks.grid('SELECT rf_create_partition(%s, ''2031-01-01'')', '@te
 SELECT * FROM checks.grid('SELECT rf_create_partition(''hot'', %s)', 'NULL', '''infinity''', '''-infinity''', '''2031-01-02''', '''2031-01-31''', '''4713-01-01 BC''', '''0001-01-01 BC''', '''0001-01-01''', '''9999-12-01''', '''10000-01-01''', '''5874897-12-01''', '''5874897-12-31''', '''''');
 SELECT * FROM checks.grid('SELECT rf_create_partition(''hot'', ''2031-01-01'', %s)', 'NULL', '''''', '''pg_default''', '''pg_global''', '''nowhere''', '''"''', 'repeat(''x'', 64)::name');
 SELECT * FROM checks.grid('SELECT rf_create_partition(''hot'', ''2031-01-01'', tenant => %s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_redact(%s, reason => ''r'')', 'NULL', '''''', '''x''', '''00000000-0000-0000-0000-000000000001''', '''00000000-0000-0000-0000-00000000ffff''');
+SELECT * FROM checks.grid('SELECT rf_redact(''00000000-0000-0000-0000-000000000001'', %s, ''r'')', 'NULL', '-2147483648', '-1', '0', '1', '2147483647', '2147483648', '''''');
+SELECT * FROM checks.grid('SELECT rf_redact(''00000000-0000-0000-0000-000000000001'', 1, %s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_redact(''00000000-0000-0000-0000-000000000001'', 1, ''r'', %s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_hold(%s, ''r'')', 'NULL', '''''', '''x''', '''00000000-0000-0000-0000-000000000001''', '''00000000-0000-0000-0000-00000000ffff''');
+SELECT * FROM checks.grid('SELECT rf_hold(NULL, %s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_hold(NULL, ''r'', %s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_release(%s)', 'NULL', '''''', '''x''', '''00000000-0000-0000-0000-000000000001''', '''00000000-0000-0000-0000-00000000ffff''');
+SELECT * FROM checks.grid('SELECT rf_release(NULL, %s)', '@texts');
+SELECT * FROM checks.grid('SELECT rf_release(NULL, NULL, %s)', '@texts');
 SELECT * FROM checks.grid('SELECT rf_prune_keys(%s)', '@times');
 SELECT * FROM checks.grid('SELECT rf_prune_keys(''-infinity'', %s)', '@texts');
 SELECT * FROM checks.grid('SELECT rf_prune_log(%s)', '@times');

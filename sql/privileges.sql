@@ -39,6 +39,7 @@ INSERT INTO checks.calls (call) VALUES
 	($$rf_archive_mark(lpad('1', 32, '0')::uuid)$$), ($$rf_archive_reactivate(lpad('1', 32, '0')::uuid)$$), ($$rf_archive_move('infinity')$$), ($$rf_archive_move('infinity', dry_run => true)$$), ($$rf_archive_plan('infinity')$$), ($$rf_archive_candidates('infinity')$$),
 	($$rf_consumer_advance('c', 0)$$), ($$rf_consumer_remove('c')$$),
 	($$rf_archive_set_redirect(true)$$), ($$rf_archive_set_include_archived(true)$$), ($$rf_archive_set_notify(true)$$), ($$rf_archive_set_backend('dual_table')$$), ($$rf_create_partition('hot', '2024-05-01')$$),
+	($$rf_redact(lpad('1', 32, '0')::uuid, reason => 'r')$$), ($$rf_hold(lpad('1', 32, '0')::uuid, 'r')$$), ($$rf_release(lpad('1', 32, '0')::uuid)$$),
 	($$rf_prune_keys('-infinity')$$), ($$rf_prune_log('-infinity')$$), ($$rf_install('store')$$), ($$rf_uninstall('store', 'store', true)$$);
 GRANT SELECT ON checks.calls TO PUBLIC;
 SELECT stream_seq FROM rf_append(lpad('1', 32, '0')::uuid, 'first', '{}', created_at => '2024-01-01 00:00+00');
@@ -57,11 +58,12 @@ CALL rf_archive_run('infinity');
 RESET ROLE;
 -- The administrative functions can be given away, and still ask for ownership of the store.
 GRANT EXECUTE ON FUNCTION rf_archive_set_redirect(boolean, text), rf_create_partition(text, date, name, text), rf_prune_keys(timestamptz, text), rf_prune_log(timestamptz, text), rf_install(name, text, text), rf_uninstall(name, name, boolean),
-	rf_archive_set_include_archived(boolean, text), rf_archive_set_notify(boolean, text), rf_archive_set_backend(text, text) TO regress_rillflow_owner, regress_rillflow_stranger;
+	rf_archive_set_include_archived(boolean, text), rf_archive_set_notify(boolean, text), rf_archive_set_backend(text, text),
+	rf_redact(uuid, integer, text, text), rf_hold(uuid, text, text), rf_release(uuid, text, text) TO regress_rillflow_owner, regress_rillflow_stranger;
 SET ROLE regress_rillflow_stranger;
-SELECT call, checks.try('SELECT count(*) FROM ' || call) AS stranger FROM checks.calls WHERE call ~ 'set_|create|prune|install' ORDER BY n;
+SELECT call, checks.try('SELECT count(*) FROM ' || call) AS stranger FROM checks.calls WHERE call ~ 'set_|create|prune|install|redact|hold|release' ORDER BY n;
 SET ROLE regress_rillflow_owner;
-SELECT call, checks.try('SELECT count(*) FROM ' || call) AS owner FROM checks.calls WHERE call ~ 'set_|create|prune|install' ORDER BY n;
+SELECT call, checks.try('SELECT count(*) FROM ' || call) AS owner FROM checks.calls WHERE call ~ 'set_|create|prune|install|redact|hold|release' ORDER BY n;
 RESET ROLE;
 
 --

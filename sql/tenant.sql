@@ -64,6 +64,7 @@ INSERT INTO checks.calls (call) VALUES
 	($$rf_read_stream(lpad('1', 32, '0')::uuid, tenant => %1$L)$$), ($$rf_read_all(tenant => %1$L)$$),
 	($$rf_consumer_advance('c', 6, tenant => %1$L)$$), ($$rf_consumer_remove('c', tenant => %1$L)$$), ($$rf_prune_keys('-infinity', tenant => %1$L)$$),
 	($$rf_archive_mark(lpad('1', 32, '0')::uuid, tenant => %1$L)$$), ($$rf_archive_reactivate(lpad('2', 32, '0')::uuid, tenant => %1$L)$$),
+	($$rf_hold(lpad('1', 32, '0')::uuid, 'case', tenant => %1$L)$$), ($$rf_release(lpad('2', 32, '0')::uuid, tenant => %1$L)$$), ($$rf_redact(lpad('1', 32, '0')::uuid, 1, 'asked for', tenant => %1$L)$$),
 	($$rf_archive_move('infinity', tenant => %1$L)$$), ($$rf_archive_move('infinity', dry_run => true, tenant => %1$L)$$),
 	($$rf_archive_plan('infinity', tenant => %1$L)$$), ($$rf_archive_candidates('infinity', tenant => %1$L)$$), ($$rf_archive_status(tenant => %1$L)$$), ($$rf_partitions(tenant => %1$L)$$),
 	($$rf_archive_redirect_enabled(tenant => %1$L)$$), ($$rf_archive_set_redirect(true, tenant => %1$L)$$), ($$rf_archive_set_include_archived(true, tenant => %1$L)$$), ($$rf_archive_set_notify(true, tenant => %1$L)$$), ($$rf_archive_set_backend('partitioned', tenant => %1$L)$$),
@@ -123,6 +124,10 @@ SELECT rf_drop_tenant('plain', 'plain', true);
 SELECT * FROM checks.check_same('tenant_plain');
 DROP VIEW checks.on_events;
 DROP TABLE tenant_plain.own;
+SELECT rf_hold(lpad('1', 32, '0')::uuid, 'case', tenant => 'plain');
+SELECT rf_drop_tenant('plain', 'plain', true);
+SELECT rf_release(lpad('1', 32, '0')::uuid, tenant => 'plain');
+SELECT * FROM checks.check_same('tenant_plain');
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT rf_drop_tenant('plain', 'plain', true);
 \echo :SQLSTATE

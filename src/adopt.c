@@ -963,13 +963,14 @@ keep_ledger(const Adoption *adoption)
 }
 
 /*
- * Checkpoints of consumers and the record of runs, too, outlive the store that
- * they were kept by.
+ * Checkpoints of consumers, the record of runs and holds, too, outlive the
+ * store that they were kept by.
  */
 static void
 keep_records(const Adoption *adoption)
 {
-	static const char *const names[] = {"rf_consumers", "rf_archive_runs"};
+	static const char *const names[] = {"rf_consumers", "rf_archive_runs",
+										"rf_holds"};
 
 	for (int i = 0; i < lengthof(names); i++)
 	{
@@ -1677,7 +1678,7 @@ clean_up_once(Adoption *adoption)
 {
 	ErrorData *error;
 
-	if (!rf_query_attempt(clean_up, adoption, RF_ANY_ERROR, &error))
+	if (!rf_query_attempt(clean_up, adoption, RF_ANY_END, &error))
 		ereport(WARNING,
 				(errmsg("could not take away what rf_adopt() has made: %s",
 						error->message),
@@ -1697,7 +1698,7 @@ attempt(Adoption *adoption, void (*work)(void *arg))
 
 	begin_step(adoption);
 	MemoryContextSwitchTo(adoption->context);
-	done = rf_query_attempt(work, adoption, RF_ANY_ERROR, &error);
+	done = rf_query_attempt(work, adoption, RF_ANY_END, &error);
 	if (!done)
 		clean_up_once(adoption);
 	end_step(adoption);

@@ -8,7 +8,8 @@
  * the leaf's index on global_seq and deleted one by one, and those that the
  * delete got go into the cold leaf many at a time, as COPY puts them there.
  * What another transaction deleted first is left out, so nothing is taken
- * twice; what is inserted is what was deleted, row by row.
+ * twice; what is inserted is what was deleted, row by row.  A row that was
+ * redacted meanwhile is taken as it is now.
  *
  * CHECK constraints of the cold leaf are checked, indexes are kept, the one on
  * streams at the end of the batch, and a duplicate fails as it does for the
@@ -70,6 +71,7 @@ typedef struct Carrier
 	Datum			mover;
 	Datum		   *values; /* of the row in hand */
 	bool		   *nulls;
+	TupleTableSlot *newest; /* version of a row; NULL: none was wanted */
 	TupleTableSlot *slots[MAX_ROWS];
 	int				nslots; /* made */
 	int				nrows;	/* filled */
@@ -246,6 +248,8 @@ end_carrier(Carrier *carrier)
 {
 	for (int i = 0; i < carrier->nslots; i++)
 		ExecDropSingleTupleTableSlot(carrier->slots[i]);
+	if (carrier->newest != NULL)
+		ExecDropSingleTupleTableSlot(carrier->newest);
 	if (carrier->stream_index >= 0)
 		carrier->result->ri_NumIndices = carrier->stream_index + 1;
 	ExecCloseIndices(carrier->result);
@@ -352,30 +356,64 @@ note_arrival(Carrier *carrier)
 	ItemPointerSetInvalid(&arrival->tid);
 }
 
-/* Delete the row; false when somebody else has. */
-static bool
-delete_row(Carrier *carrier, HeapTuple tuple)
+static TM_Result
+delete_version(Carrier *carrier, ItemPointer tid)
 {
 	TM_FailureData failure;
+	TM_Result result = table_tuple_delete(carrier->source, tid, carrier->cid,
+										  InvalidSnapshot, InvalidSnapshot,
+										  true, &failure, false);
 
-	switch (table_tuple_delete(carrier->source, &tuple->t_self, carrier->cid,
-							   InvalidSnapshot, InvalidSnapshot, true, &failure,
-							   false))
+	if (result != TM_Ok && result != TM_Deleted && result != TM_Updated)
+		elog(ERROR, "could not delete a row of \"%s\"",
+			 RelationGetRelationName(carrier->source));
+	return result;
+}
+
+/*
+ * Take the newest version of a row that was redacted after the snapshot: lock
+ * it, so that it is the last one, and delete that.  False when it is gone.
+ */
+static bool
+delete_newest(Carrier *carrier, HeapTuple tuple, Snapshot snapshot)
+{
+	TM_FailureData	failure;
+	ItemPointerData tid = tuple->t_self;
+
+	if (carrier->newest == NULL)
+		carrier->newest = table_slot_create(carrier->source, NULL);
+	if (table_tuple_lock(carrier->source, &tid, snapshot, carrier->newest,
+						 carrier->cid, LockTupleExclusive, LockWaitBlock,
+						 TUPLE_LOCK_FLAG_FIND_LAST_VERSION,
+						 &failure) != TM_Ok ||
+		delete_version(carrier, &carrier->newest->tts_tid) != TM_Ok)
+		return false;
+	slot_getallattrs(carrier->newest);
+	for (int i = 0; i < RelationGetDescr(carrier->source)->natts; i++)
+	{
+		carrier->values[i] = carrier->newest->tts_values[i];
+		carrier->nulls[i] = carrier->newest->tts_isnull[i];
+	}
+	return true;
+}
+
+/* Delete the row in hand; false when somebody else has. */
+static bool
+delete_row(Carrier *carrier, HeapTuple tuple, Snapshot snapshot)
+{
+	switch (delete_version(carrier, &tuple->t_self))
 	{
 		case TM_Ok:
 			return true;
-		case TM_Deleted:
 		case TM_Updated:
-			return false;
+			return delete_newest(carrier, tuple, snapshot);
 		default:
-			elog(ERROR, "could not delete a row of \"%s\"",
-				 RelationGetRelationName(carrier->source));
+			return false;
 	}
-	return false;
 }
 
 static void
-carry_row(Carrier *carrier, HeapTuple tuple)
+carry_row(Carrier *carrier, HeapTuple tuple, Snapshot snapshot)
 {
 	RfBulk		 *bulk = carrier->bulk;
 	const RfLeaf *leaf = &carrier->leaf;
@@ -387,7 +425,7 @@ carry_row(Carrier *carrier, HeapTuple tuple)
 		return;
 	bulk->upper = DatumGetInt64(carrier->values[leaf->global_seq - 1]);
 	bulk->picked++;
-	if (!delete_row(carrier, tuple))
+	if (!delete_row(carrier, tuple, snapshot))
 		return;
 	note_arrival(carrier);
 	keep_row(carrier, tuple);
@@ -414,7 +452,7 @@ carry_rows(Carrier *carrier)
 			   tuple = systable_getnext_ordered(scan, ForwardScanDirection)))
 	{
 		CHECK_FOR_INTERRUPTS();
-		carry_row(carrier, tuple);
+		carry_row(carrier, tuple, snapshot);
 	}
 	systable_endscan_ordered(scan);
 	index_close(index, AccessShareLock);

@@ -40,6 +40,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "hold.h"
 #include "install.h"
 #include "partition.h"
 #include "policy.h"
@@ -272,6 +273,17 @@ static const char *const store_ddl[] = {
 
 	"CREATE INDEX rf_archive_runs_policy ON %s.rf_archive_runs"
 	" (policy, run_id)",
+
+	"CREATE TABLE %s.rf_holds ("
+	" hold_id bigint GENERATED ALWAYS AS IDENTITY,"
+	" stream_id uuid,"
+	" reason text NOT NULL,"
+	" held_at timestamptz NOT NULL DEFAULT now(),"
+	" held_by text NOT NULL DEFAULT session_user,"
+	" CONSTRAINT rf_holds_pkey PRIMARY KEY (hold_id),"
+	" CONSTRAINT rf_holds_stream_id_reason_key"
+	" UNIQUE NULLS NOT DISTINCT (stream_id, reason),"
+	" CONSTRAINT rf_holds_reason_check CHECK (reason <> ''))",
 };
 
 /* The default partitions: table, parent. */
@@ -293,6 +305,7 @@ static const char *const comments[][2] = {
 	{"rf_consumers", "How far readers of rf_read_all() have come"},
 	{"rf_archive_policies", "What a worker archives, and when"},
 	{"rf_archive_runs", "What workers have done for the policies"},
+	{"rf_holds", "What may be neither dropped nor redacted, and why"},
 };
 
 /* What a store has to have to be taken up: table, kind, columns. */
@@ -339,6 +352,9 @@ static const struct
 	 "run_id int8,policy text,started_at timestamptz,finished_at timestamptz,"
 	 "events int8,batches int8,months int8,expected int8,batch_size int4,"
 	 "held_back_by text,error text,sqlstate text,pid int4"},
+	{"rf_holds", 'r',
+	 "hold_id int8,stream_id uuid,reason text,held_at timestamptz,"
+	 "held_by text"},
 	{"rf_streams_pkey", 'i', ""},
 	{"events_global_seq_seq", 'S', ""},
 };
@@ -1032,7 +1048,7 @@ drop_tables(const RfStore *store)
 						  store->streams,	store->config,
 						  store->keys,		store->log,
 						  store->consumers, store->policies,
-						  store->runs};
+						  store->runs,		store->holds};
 
 	rf_query_ddl("DROP VIEW %s", rf_store_relation_name(store->events_all));
 	for (int i = 0; i < lengthof(tables); i++)
@@ -1066,7 +1082,7 @@ lock_store(const RfStore *store)
 
 /*
  * Drop a store with all that is in it.  One with events is refused, unless
- * they may go, too.
+ * they may go, too; and one in which something is on hold.
  */
 void
 rf_install_drop_store(RfStore *store, bool with_events)
@@ -1083,6 +1099,7 @@ rf_install_drop_store(RfStore *store, bool with_events)
 	lock_store(store);
 	if (!with_events && holds_events(store))
 		refuse_late_events();
+	rf_hold_require_none(store);
 	drop_tables(store);
 	rf_query_end(&scope);
 	rf_install_unregister(schema);
@@ -1090,7 +1107,9 @@ rf_install_drop_store(RfStore *store, bool with_events)
 
 /*
  * Remove a store.  An empty one goes altogether; one with events is refused
- * or, when forced, becomes a set of ordinary tables, its events untouched.
+ * or, when forced, becomes a set of ordinary tables, its events untouched.  One
+ * in which something is on hold stays what it is, since those tables would
+ * guard nothing.
  */
 static void
 uninstall_store(RfStore *store, bool force)
@@ -1109,6 +1128,7 @@ uninstall_store(RfStore *store, bool force)
 	lock_store(store);
 	if (empty && holds_events(store))
 		refuse_late_events();
+	rf_hold_require_none(store);
 	rf_install_drop_triggers(store);
 	if (empty)
 		drop_tables(store);

@@ -52,15 +52,21 @@ static const RfStatement insert_streams =
 /*
  * Old rows become one row per action, which bears their sums and the time of
  * the youngest of them.  A note that a stream was left open stays until the
- * stream has been taken care of.
+ * stream has been taken care of.  What was redacted, held and released stays,
+ * with its reason, and so does all that is told of a stream on hold.
  */
+#define IS_FOLDED                                                            \
+	"logged_at < $1"                                                         \
+	" AND action NOT IN ('left open', 'flips closed', 'redact', 'hold',"     \
+	" 'release') AND NOT EXISTS (SELECT FROM {holds} AS h"                   \
+	" WHERE h.stream_id = l.stream_id OR h.stream_id IS NULL)"               \
+	" AND NOT (action ~ '^adopt ' AND log_id > coalesce((SELECT max(log_id)" \
+	" FROM {log} WHERE action = 'adopt'), 0))"                               \
+	" AND NOT (action = 'flip' AND log_id > coalesce((SELECT max(log_id)"    \
+	" FROM {log} WHERE action = 'flips closed'), 0))"
+
 static const RfStatement fold_entries =
-	{"WITH old AS (DELETE FROM {log} WHERE logged_at < $1"
-	 " AND action NOT IN ('left open', 'flips closed')"
-	 " AND NOT (action ~ '^adopt ' AND log_id > coalesce((SELECT max(log_id)"
-	 " FROM {log} WHERE action = 'adopt'), 0))"
-	 " AND NOT (action = 'flip' AND log_id > coalesce((SELECT max(log_id)"
-	 " FROM {log} WHERE action = 'flips closed'), 0)) RETURNING *),"
+	{"WITH old AS (DELETE FROM {log} AS l WHERE " IS_FOLDED " RETURNING *),"
 	 " forgotten AS (DELETE FROM {log} AS l WHERE logged_at < $1"
 	 " AND action = 'left open' AND EXISTS (SELECT FROM {log} AS n"
 	 " WHERE n.stream_id = l.stream_id AND n.log_id > l.log_id"
@@ -74,7 +80,7 @@ static const RfStatement fold_entries =
 	 {TIMESTAMPTZOID}};
 
 static const RfStatement count_old_entries =
-	{"SELECT count(*) FROM {log} WHERE logged_at < $1 AND entries = 1",
+	{"SELECT count(*) FROM {log} AS l WHERE " IS_FOLDED " AND entries = 1",
 	 1,
 	 {TIMESTAMPTZOID}};
 

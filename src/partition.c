@@ -13,7 +13,8 @@
  * make months apart; SHARE UPDATE EXCLUSIVE on the parent, or ACCESS EXCLUSIVE
  * where rows come to the month at once; ACCESS EXCLUSIVE on the default
  * partition, whose rows of that month go along.  None is waited for longer
- * than rillflow.lock_timeout.
+ * than rillflow.lock_timeout.  To drop one: ACCESS EXCLUSIVE on all of these,
+ * then the lock that keeps holds as they are.
  *
  *-------------------------------------------------------------------------
  */
@@ -45,6 +46,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "hold.h"
 #include "ledger.h"
 #include "lock.h"
 #include "partition.h"
@@ -765,6 +767,29 @@ lock_to_drop(const RfStore *store, Oid parent, Oid leaf)
 	if (OidIsValid(default_leaf))
 		rf_lock_table(&limit, default_leaf, AccessExclusiveLock);
 	rf_lock_table(&limit, leaf, AccessExclusiveLock);
+	rf_hold_keep(store, &limit);
+}
+
+/* What is on hold stays, whoever wants it dropped. */
+static void
+require_not_held(const RfStore *store, Oid leaf)
+{
+	List	 *holds = rf_hold_list(store, NULL);
+	Snapshot  snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ListCell *cell;
+
+	foreach(cell, holds)
+	{
+		const RfHold *hold = lfirst(cell);
+
+		CHECK_FOR_INTERRUPTS();
+		if (hold->of_store ||
+			rf_partition_holds_stream(leaf, &hold->stream_id, snapshot))
+			rf_hold_refuse(store, hold,
+						   psprintf("partition \"%s\" cannot be dropped",
+									get_rel_name(leaf)));
+	}
+	UnregisterSnapshot(snapshot);
 }
 
 /* Events go with it only when forced, and the ledger tells how many. */
@@ -787,6 +812,8 @@ drop_month(RfStore *store, Oid parent, const RfPartition *leaf, bool force)
 				 rf_partition_date_text(leaf->lower))));
 	entry.detail = get_rel_name(leaf->relid);
 	entry.events = count_events(leaf->relid);
+	if (entry.events > 0)
+		require_not_held(store, leaf->relid);
 	if (entry.events > 0 && !force)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("partition \"%s\" holds events: " INT64_FORMAT,

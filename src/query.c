@@ -318,7 +318,7 @@ rf_query_catches(int sqlstate, int caught_sqlstate)
 	bool locked = caught_sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
 				  caught_sqlstate == RF_ANY_CONTENTION;
 
-	return sqlstate == caught_sqlstate ||
+	return sqlstate == caught_sqlstate || caught_sqlstate == RF_ANY_END ||
 		   (caught_sqlstate == RF_ANY_ERROR && !canceled) ||
 		   (locked && (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
 					   sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED)) ||

@@ -15,8 +15,10 @@
 
 #define RF_MAX_ARGS 16
 
-/* for rf_query_attempt(): whatever happens is caught … */
+/* for rf_query_attempt(): whatever happens is caught, but for a cancel … */
 #define RF_ANY_ERROR 0
+/* … cancels, too, by who cleans up and throws them again … */
+#define RF_ANY_END (-2)
 /* … what others are the reason of: locks not to be had, and lost races */
 #define RF_ANY_CONTENTION (-1)
 /* … and whatever is no request of the user to stop */

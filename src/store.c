@@ -118,7 +118,8 @@ store_uses(const RfStore *store, Oid relid)
 		   relid == store->events_all || relid == store->streams ||
 		   relid == store->config || relid == store->keys ||
 		   relid == store->log || relid == store->consumers ||
-		   relid == store->policies || relid == store->runs;
+		   relid == store->policies || relid == store->runs ||
+		   relid == store->holds;
 }
 
 static void
@@ -438,6 +439,10 @@ static const KnownColumn consumers_columns[] = {{1, "name", TEXTOID},
 												 TIMESTAMPTZOID},
 												{0, NULL, InvalidOid}};
 
+static const KnownColumn holds_columns[] = {{2, "stream_id", UUIDOID},
+											{3, "reason", TEXTOID},
+											{0, NULL, InvalidOid}};
+
 static void
 refuse_relation(Oid relid, const char *what)
 {
@@ -496,6 +501,7 @@ require_layout(const RfStore *store)
 	require_columns(store->streams, streams_columns);
 	require_columns(store->config, config_columns);
 	require_columns(store->consumers, consumers_columns);
+	require_columns(store->holds, holds_columns);
 	require_primary_key(store);
 	for (int i = 0; i < lengthof(parents); i++)
 	{
@@ -524,6 +530,7 @@ find_tables(RfStore *store)
 	store->consumers = get_relname_relid("rf_consumers", nsp);
 	store->policies = get_relname_relid("rf_archive_policies", nsp);
 	store->runs = get_relname_relid("rf_archive_runs", nsp);
+	store->holds = get_relname_relid("rf_holds", nsp);
 	store->sequence = get_relname_relid("events_global_seq_seq", nsp);
 }
 
@@ -537,7 +544,7 @@ has_all_tables(const RfStore *store)
 		   OidIsValid(store->config) && OidIsValid(store->keys) &&
 		   OidIsValid(store->log) && OidIsValid(store->consumers) &&
 		   OidIsValid(store->policies) && OidIsValid(store->runs) &&
-		   OidIsValid(store->sequence);
+		   OidIsValid(store->holds) && OidIsValid(store->sequence);
 }
 
 static void
@@ -1198,6 +1205,7 @@ expand_word(const RfStore *store, const char *word, int len, Oid source,
 		{"consumers", store->consumers},
 		{"policies", store->policies},
 		{"runs", store->runs},
+		{"holds", store->holds},
 		{"source", source},
 		{"target", target},
 	};

@@ -46,6 +46,7 @@ typedef struct RfStore
 	Oid consumers;
 	Oid policies;
 	Oid runs;
+	Oid holds;
 	Oid sequence; /* of events.global_seq */
 
 	RfBackend backend;
@@ -65,8 +66,8 @@ typedef struct RfStore
 
 /*
  * A statement of a store.  {events}, {hot}, {cold}, {archive}, {all},
- * {streams}, {config}, {keys}, {log}, {consumers}, {policies} and {runs} stand
- * for its tables, {columns} for the columns of an event but for
+ * {streams}, {config}, {keys}, {log}, {consumers}, {policies}, {runs} and
+ * {holds} stand for its tables, {columns} for the columns of an event but for
  * retention_class, {params} for as many parameters, and {source} and {target}
  * for the relations that a plan is for.
  */

@@ -157,4 +157,39 @@ is(moved(), $total, 'all is cold now');
 check_store('all');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM rf_streams WHERE archived_at IS NULL'), 0, 'every stream is closed');
 
+# A redaction is all or nothing, too, and tells how far it is.
+sub redacted { return $node->safe_psql('postgres', q{SELECT count(*) FROM events_all WHERE headers = '{"redacted": true}'}); }
+my $long = "md5('long')::uuid";
+my $many = 60_000;
+$node->safe_psql('postgres', <<"SQL");
+SELECT count(*) FROM rf_append_batch($long, (SELECT jsonb_agg(jsonb_build_object('type', 'long', 'body', n, 'created_at', '2024-01-05T00:00Z')) FROM generate_series(1, $many) AS n));
+SQL
+$holder = hold_point($node, 'redact_before_cold');
+my $redactor = start_psql($node, "SELECT rf_redact($long, reason => 'r');", 'redactor');
+$pid = wait_at_point($node, 'redact_before_cold', 'redactor', $redactor);
+like($node->safe_psql('postgres', "SELECT query FROM pg_stat_activity WHERE application_name = 'redactor'"),
+	qr/^rf_redact: redacted \d+ events of stream [-0-9a-f]+ so far$/, 'pg_stat_activity tells how far a redaction is');
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+$start = time();
+($status, $out, $err) = finish_psql($redactor);
+cmp_ok(time() - $start, '<', 1, 'a redaction that is cancelled ends within a second');
+like($err, qr/ERROR:  57014:/, 'with 57014');
+is(redacted(), 0, 'nothing is redacted');
+release_point($holder);
+my $slow = start_psql($node, "SELECT rf_redact($long, reason => 'r');", 'redactor');
+wait_until('a redaction is under way', sub {
+	return $node->safe_psql('postgres', "SELECT query FROM pg_stat_activity WHERE application_name = 'redactor'") =~ /redacted/;
+});
+$pid = backend_pid($node, 'redactor');
+is($node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)"), 't', 'a redaction is cancelled in the middle of its events');
+$start = time();
+($status, $out, $err) = finish_psql($slow);
+cmp_ok(time() - $start, '<', 1, 'it ends within a second');
+like($err, qr/ERROR:  57014:/, 'with 57014');
+is(redacted(), 0, 'nothing is redacted');
+is($node->safe_psql('postgres', "SELECT count(*) FROM rf_archive_log WHERE action = 'redact'"), 0, 'and the ledger tells of none');
+is($node->safe_psql('postgres', "SELECT rf_redact($long, reason => 'r')"), $many, 'the next one redacts all');
+is(redacted(), $many, 'which they are');
+check_store('redaction');
+
 done_testing();

@@ -55,7 +55,7 @@ sub make_plain
 	ask("SELECT rf_uninstall('public', 'public', true)")
 	  if ask("SELECT count(*) FROM rf_stores WHERE schema = 'public'") > 0;
 	ask('SET client_min_messages = error; DROP VIEW IF EXISTS events_all; DROP TABLE IF EXISTS events, events_archive,'
-		  . ' rf_streams, rf_archive_config, rf_event_keys, rf_archive_log, rf_archive_policies, rf_consumers, rf_archive_runs; DROP SCHEMA IF EXISTS checks CASCADE');
+		  . ' rf_streams, rf_archive_config, rf_event_keys, rf_archive_log, rf_archive_policies, rf_consumers, rf_archive_runs, rf_holds; DROP SCHEMA IF EXISTS checks CASCADE');
 	ask($plain);
 	return state();
 }
@@ -245,7 +245,7 @@ my $adopter = start_psql($node, "CALL rf_adopt('events');", 'adopter');
 my $pid = wait_at_point($node, 'adopt_counted', 'adopter', $adopter);
 for my $call ("SELECT * FROM rf_archive_move('2025-01-01')", "SELECT * FROM rf_archive_plan('2025-01-01')",
 	"SELECT rf_flip_partition('2024-02-01', 'cold')", "SELECT rf_archive_set_backend('partitioned')",
-	"SELECT * FROM rf_archive_reactivate(md5('stream 1')::uuid)", 'SELECT rf_flatten()',
+	"SELECT * FROM rf_archive_reactivate(md5('stream 1')::uuid)", "SELECT rf_redact(md5('stream 1')::uuid, reason => 'r')", 'SELECT rf_flatten()',
 	"SELECT rf_uninstall('public', 'public', true)")
 {
 	like(($node->psql('postgres', "\\set VERBOSITY verbose\n$call"))[2],

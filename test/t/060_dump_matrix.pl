@@ -98,6 +98,9 @@ SELECT rf_append(md5('stream 2')::uuid, 'late', '{}', allow_archived => true, te
 SELECT rf_archive_set_redirect(true, $tenant);
 INSERT INTO events (stream_id, event_type, body, "re""gion") VALUES (md5('stream 2')::uuid, 'redirected', '{}', 'far');
 SELECT rf_archive_mark(md5('no event yet')::uuid, tenant => $tenant);
+-- Redacted, hot and cold; on hold.
+SELECT rf_redact(md5('stream 3')::uuid, 1, 'request '' "', $tenant), rf_redact(md5('stream 4')::uuid, reason => 'all', tenant => $tenant);
+SELECT rf_hold(md5('stream 5')::uuid, E'case '' " \\\\ \\n 1', $tenant), rf_hold(md5('stream 5')::uuid, 'case 2', $tenant);
 
 SET ROLE "o'wner ""q";
 CREATE TABLE "au""dit" (n bigint GENERATED ALWAYS AS IDENTITY, global_seq bigint, at timestamptz DEFAULT now());

@@ -95,6 +95,9 @@ my %writers = (
 	rf_append_batch => ["SELECT rf_append_batch($two, '[{\"type\": \"t\", \"body\": {}}]')"],
 	rf_prune_keys => [ "SELECT rf_prune_keys('infinity')", "SELECT rf_prune_keys('-infinity')" ],
 	rf_prune_log => [ "SELECT rf_prune_log('infinity')", "SELECT rf_prune_log('-infinity')" ],
+	rf_redact => [ "SELECT rf_redact($two, reason => 'r')", "SELECT rf_redact($one, 1, 'r')" ],
+	rf_hold => [ "SELECT rf_hold($two, 'r')", "SELECT rf_hold(reason => 'r')" ],
+	rf_release => [ "SELECT rf_release($two)", 'SELECT rf_release()' ],
 	rf_archive_mark => [ "SELECT rf_archive_mark($two)", "SELECT rf_archive_mark(md5('new')::uuid)" ],
 	rf_archive_reactivate => [ "SELECT rf_archive_reactivate($one)", "SELECT rf_archive_reactivate($one, false)" ],
 	rf_archive_move => [

@@ -115,6 +115,13 @@ ask("SELECT rf_archive_move('infinity', only_archived => true)");
 like(same('other backend', 1203), qr/^events_cold_2024_02 /m, 'months are in the branch');
 unlike(leaves($subscriber), qr/archive/, 'and none elsewhere');
 
+# A redaction is an update of each side's own leaf, and takes the key along.
+my $expected = value($publisher, 'postgres', "SELECT count(*) FROM events_all WHERE stream_id IN (md5('14')::uuid, md5('13')::uuid)");
+is(ask("SELECT rf_redact(md5('14')::uuid, reason => 'r') + rf_redact(md5('13')::uuid, reason => 'r')"), $expected, 'a hot and a cold stream are redacted');
+cmp_ok($expected, '>', 100, 'with many events');
+same('redacted', 1203);
+is(value($subscriber, 'postgres', q{SELECT count(*) FROM events_all WHERE body = '{}' AND headers = '{"redacted": true}'}), $expected, 'the subscriber has none of them');
+
 # Once it is on its own, the subscriber goes on.
 $subscriber->safe_psql('postgres', 'DROP SUBSCRIPTION store');
 value($subscriber, 'postgres', "SELECT setval('events_global_seq_seq', (SELECT max(global_seq) FROM events_all))");
