@@ -228,7 +228,7 @@ rf_query_try_commit(ErrorData **error)
 		ok = false;
 	}
 	PG_END_TRY();
-	if (!ok && !rf_query_catches((*error)->sqlerrcode, RF_ANY_FAILURE))
+	if (!ok && !rf_query_catches((*error)->sqlerrcode, RF_ANY_ERROR))
 		ReThrowError(*error);
 	return ok;
 }
@@ -323,10 +323,7 @@ rf_query_catches(int sqlstate, int caught_sqlstate)
 		   (locked && (sqlstate == ERRCODE_LOCK_NOT_AVAILABLE ||
 					   sqlstate == ERRCODE_T_R_DEADLOCK_DETECTED)) ||
 		   (caught_sqlstate == RF_ANY_CONTENTION &&
-			sqlstate == ERRCODE_T_R_SERIALIZATION_FAILURE) ||
-		   (caught_sqlstate == RF_ANY_FAILURE &&
-			sqlstate != ERRCODE_QUERY_CANCELED &&
-			sqlstate != ERRCODE_ADMIN_SHUTDOWN);
+			sqlstate == ERRCODE_T_R_SERIALIZATION_FAILURE);
 }
 
 /* Do some work in a subtransaction, and keep it or not. */

@@ -21,8 +21,6 @@
 #define RF_ANY_END (-2)
 /* … what others are the reason of: locks not to be had, and lost races */
 #define RF_ANY_CONTENTION (-1)
-/* … and whatever is no request of the user to stop */
-#define RF_ANY_FAILURE (-2)
 
 typedef struct _SPI_plan *RfPlan;
 

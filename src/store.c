@@ -1095,7 +1095,7 @@ work_on_all(RfRight right, bool looks, RfStoreWork work, void *arg)
 
 		CHECK_FOR_INTERRUPTS();
 		if (!(looks ? rf_query_look : rf_query_attempt)(work_on_store, &call,
-														RF_ANY_FAILURE, &error))
+														RF_ANY_ERROR, &error))
 			rf_store_warn(call.namespace_id, error);
 		denied += call.denied ? 1 : 0;
 		MemoryContextReset(context);

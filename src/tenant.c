@@ -374,7 +374,7 @@ list_tenant(ListCall *call)
 {
 	ErrorData *error;
 
-	if (rf_query_look(look_at_tenant, call, RF_ANY_FAILURE, &error))
+	if (rf_query_look(look_at_tenant, call, RF_ANY_ERROR, &error))
 		return;
 	if (rf_compat_owns_schema(call->namespace_id, GetUserId()))
 		put_tenant(call, schema_owner(call->namespace_id), error->message);

@@ -261,7 +261,7 @@ attempt(Step *step, int *sqlstate)
 
 	if (loop->catches)
 	{
-		if (!rf_query_attempt(work_in_scope, step, RF_ANY_FAILURE, &error))
+		if (!rf_query_attempt(work_in_scope, step, RF_ANY_ERROR, &error))
 			fail(loop, error);
 		return true;
 	}
