@@ -76,6 +76,71 @@ COMMENT ON FUNCTION rf_uninstall (name, name, boolean) IS
 
 REVOKE EXECUTE ON FUNCTION rf_uninstall (name, name, boolean) FROM PUBLIC;
 
+-- layout
+
+CREATE FUNCTION rf_upgrade_store (
+	tenant text DEFAULT NULL)
+RETURNS integer
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_upgrade_store';
+
+COMMENT ON FUNCTION rf_upgrade_store (text) IS
+	'bring the tables of a store up to what this version makes; returns the version of its layout';
+
+REVOKE EXECUTE ON FUNCTION rf_upgrade_store (text) FROM PUBLIC;
+
+-- tenant
+
+CREATE FUNCTION rf_create_tenant (
+	tenant text)
+RETURNS name
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_create_tenant';
+
+COMMENT ON FUNCTION rf_create_tenant (text) IS
+	'make a schema for a tenant, and its store in it; returns the name of the schema';
+
+REVOKE EXECUTE ON FUNCTION rf_create_tenant (text) FROM PUBLIC;
+
+CREATE FUNCTION rf_drop_tenant (
+	tenant text,
+	confirm text,
+	force boolean DEFAULT false)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_drop_tenant';
+
+COMMENT ON FUNCTION rf_drop_tenant (text, text, boolean) IS
+	'drop the schema and the store of a tenant that has no events; with force, with its events';
+
+REVOKE EXECUTE ON FUNCTION rf_drop_tenant (text, text, boolean) FROM PUBLIC;
+
+CREATE FUNCTION rf_tenants ()
+RETURNS TABLE (tenant text, schema name, tenancy text, owner name,
+	layout_version integer, state text)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_tenants';
+
+COMMENT ON FUNCTION rf_tenants () IS
+	'the tenants whose stores the caller has a right to';
+
+CREATE FUNCTION rf_set_owner (
+	role name,
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_set_owner';
+
+COMMENT ON FUNCTION rf_set_owner (name, text) IS
+	'pass a store on to another role, with all its tables';
+
+REVOKE EXECUTE ON FUNCTION rf_set_owner (name, text) FROM PUBLIC;
+
 -- triggers
 
 CREATE FUNCTION rf_events_open ()

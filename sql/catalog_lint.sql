@@ -18,10 +18,10 @@ FROM checks.functions JOIN pg_language AS l ON l.oid = prolang ORDER BY proname;
 
 -- The SQL name is the C symbol; all of it is in our library.
 SELECT proname, prosrc, probin FROM checks.functions WHERE proname <> prosrc OR probin <> '$libdir/rillflow';
--- The tenant is always the last argument, and may be left out, as is said of every argument that may.
+-- The tenant is always the last argument, and may be left out, as is said of every argument that may. Where it is what the function is about, it comes first.
 SELECT proname, pg_get_function_arguments(oid) AS arguments FROM checks.functions WHERE prorettype <> 'trigger'::regtype ORDER BY proname;
 SELECT proname, pg_get_function_result(oid) AS result FROM checks.functions WHERE prorettype <> 'trigger'::regtype AND prokind = 'f' ORDER BY proname;
-SELECT proname FROM checks.functions WHERE proargnames @> '{tenant}' AND proname <> 'rf_install'
+SELECT proname FROM checks.functions WHERE proargnames[:pronargs] @> '{tenant}' AND proname NOT IN ('rf_install', 'rf_create_tenant', 'rf_drop_tenant')
 	AND (proargnames[pronargs] <> 'tenant' OR pronargdefaults = 0) ORDER BY 1;
 -- No function names a type of a table of a store, so that a restore can make functions first and tables later.
 SELECT proname FROM checks.functions AS f

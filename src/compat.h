@@ -19,6 +19,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_namespace.h"
+#include "common/relpath.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
@@ -150,6 +151,42 @@ rf_compat_live_tuples(const PgStat_StatTabEntry *stats)
 	return stats->live_tuples;
 #else
 	return stats->n_live_tuples;
+#endif
+}
+
+/* Do the statistics know of anything that was done with the table? */
+static inline bool
+rf_compat_has_counters(const PgStat_StatTabEntry *stats)
+{
+	if (stats == NULL)
+		return false;
+#if PG_VERSION_NUM >= 160000
+	return stats->live_tuples > 0 || stats->tuples_inserted > 0 ||
+		   stats->tuples_deleted > 0;
+#else
+	return stats->n_live_tuples > 0 || stats->tuples_inserted > 0 ||
+		   stats->tuples_deleted > 0;
+#endif
+}
+
+/* Where a file of a relation of this database is, that is no temporary one. */
+static inline void
+rf_compat_relation_path(char path[MAXPGPATH], Oid tablespace, Oid number,
+						ForkNumber fork)
+{
+#if PG_VERSION_NUM >= 180000
+	snprintf(path, MAXPGPATH, "%s",
+			 GetRelationPath(MyDatabaseId, tablespace, number,
+							 INVALID_PROC_NUMBER, fork)
+				 .str);
+#elif PG_VERSION_NUM >= 170000
+	snprintf(path, MAXPGPATH, "%s",
+			 GetRelationPath(MyDatabaseId, tablespace, number,
+							 INVALID_PROC_NUMBER, fork));
+#else
+	snprintf(path, MAXPGPATH, "%s",
+			 GetRelationPath(MyDatabaseId, tablespace, number, InvalidBackendId,
+							 fork));
 #endif
 }
 

@@ -47,8 +47,6 @@
 #include "query.h"
 #include "store.h"
 
-#define LAYOUT_VERSION 1
-
 /* hot months made ahead, beside the current one */
 #define MONTHS_AHEAD 3
 
@@ -563,7 +561,7 @@ write_registry(const char *sql, const char *schema, const char *tenant,
 	values[1] = tenant == NULL ? (Datum) 0 : CStringGetTextDatum(tenant);
 	nulls[1] = tenant == NULL ? 'n' : ' ';
 	values[2] = CStringGetTextDatum(tenancy);
-	values[3] = Int32GetDatum(LAYOUT_VERSION);
+	values[3] = Int32GetDatum(RF_LAYOUT_VERSION);
 	/* it belongs to the extension's owner, and only that role writes it */
 	rf_query_begin(&scope, rf_store_relation_owner(registry),
 				   SECURITY_RESTRICTED_OPERATION);
@@ -582,6 +580,15 @@ rf_install_register(const char *schema, const char *tenant, const char *tenancy)
 		" VALUES ($1, $2, $3, $4) ON CONFLICT (schema)"
 		" DO UPDATE SET tenant = coalesce(excluded.tenant, s.tenant)",
 		schema, tenant, tenancy);
+}
+
+/* The store in a schema has the layout that we make. */
+void
+rf_install_note_layout(const char *schema)
+{
+	write_registry("UPDATE %s SET layout_version = $4 WHERE schema = $1"
+				   " AND $2::text IS NULL AND $3::text IS NOT NULL",
+				   schema, NULL, "");
 }
 
 void
@@ -852,20 +859,14 @@ warn_of_broken_streams(const RfStore *store)
 }
 
 /*
- * Take up a store that is there: its triggers and view are made anew.  One
- * that is registered has kept its books, and is not read through.
+ * Make the triggers and the view of a store anew, which is complete and
+ * registered.
  */
 static void
-take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
+renew_store(Oid namespace_id)
 {
-	const char *schema = get_namespace_name(namespace_id);
-	bool		registered = rf_store_is_registered(schema);
-	RfScope		scope;
+	RfScope scope;
 
-	rf_query_begin(&scope, InvalidOid, 0);
-	require_complete_store(namespace_id);
-	rf_query_end(&scope);
-	rf_install_register(schema, tenant, tenancy);
 	rf_query_begin(&scope,
 				   rf_store_relation_owner(
 					   get_relname_relid("events", namespace_id)),
@@ -876,6 +877,44 @@ take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 	rf_store_require_same_columns(rf_store_in(namespace_id, false));
 	create_triggers(namespace_id);
 	rf_query_end(&scope);
+}
+
+static void
+check_complete_store(Oid namespace_id)
+{
+	RfScope scope;
+
+	rf_query_begin(&scope, InvalidOid, 0);
+	require_complete_store(namespace_id);
+	rf_query_end(&scope);
+}
+
+/*
+ * A store whose tables were brought to the layout that we make is taken up as
+ * such.
+ */
+void
+rf_install_take_up_layout(Oid namespace_id)
+{
+	check_complete_store(namespace_id);
+	rf_install_note_layout(get_namespace_name(namespace_id));
+	renew_store(namespace_id);
+}
+
+/*
+ * Take up a store that is there: its triggers and view are made anew.  One
+ * that is registered has kept its books, and is not read through.
+ */
+static void
+take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
+{
+	const char *schema = get_namespace_name(namespace_id);
+	bool		registered = rf_store_is_registered(schema);
+	RfScope		scope;
+
+	check_complete_store(namespace_id);
+	rf_install_register(schema, tenant, tenancy);
+	renew_store(namespace_id);
 	if (!registered)
 	{
 		rf_query_begin(&scope, rf_store_in(namespace_id, false)->owner,
@@ -981,6 +1020,123 @@ release_members(Oid namespace_id)
 }
 
 /*
+ * Removing
+ */
+
+static bool
+holds_events(const RfStore *store)
+{
+	RfScope scope;
+	bool	result;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	result =
+		rf_query_once(
+			psprintf("SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS a"
+					 " UNION ALL SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS b",
+					 rf_store_relation_name(store->events),
+					 rf_store_relation_name(store->events_archive)),
+			0, NULL, NULL, NULL) > 0;
+	rf_query_end(&scope);
+	return result;
+}
+
+static void
+drop_tables(const RfStore *store)
+{
+	const Oid tables[] = {store->events,	store->events_archive,
+						  store->streams,	store->config,
+						  store->keys,		store->log,
+						  store->consumers, store->policies,
+						  store->runs,		store->holds};
+
+	rf_query_ddl("DROP VIEW %s", rf_store_relation_name(store->events_all));
+	for (int i = 0; i < lengthof(tables); i++)
+		rf_query_ddl("DROP TABLE %s", rf_store_relation_name(tables[i]));
+}
+
+static void
+refuse_events(const RfStore *store, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the store in schema \"%s\" holds events", store->schema),
+			 errhint("%s", hint)));
+}
+
+static void
+refuse_late_events(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("events were appended while the store was being removed")));
+}
+
+static void
+lock_store(const RfStore *store)
+{
+	rf_query_ddl("LOCK TABLE %s, %s IN ACCESS EXCLUSIVE MODE",
+				 rf_store_relation_name(store->events),
+				 rf_store_relation_name(store->events_archive));
+}
+
+/*
+ * Drop a store with all that is in it.  One with events is refused, unless
+ * they may go, too; and one in which something is on hold.
+ */
+void
+rf_install_drop_store(RfStore *store, bool with_events)
+{
+	RfScope scope;
+	char   *schema = pstrdup(store->schema);
+
+	rf_store_require_adopted(store);
+	if (!with_events && holds_events(store))
+		refuse_events(store, "With force => true they are dropped, too.");
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_query_be_quiet();
+	rf_query_limit_lock_waits(rf_guc_lock_timeout);
+	lock_store(store);
+	if (!with_events && holds_events(store))
+		refuse_late_events();
+	rf_hold_require_none(store);
+	drop_tables(store);
+	rf_query_end(&scope);
+	rf_install_unregister(schema);
+}
+
+/*
+ * Remove a store.  An empty one goes altogether; one with events is refused
+ * or, when forced, becomes a set of ordinary tables, its events untouched.  One
+ * in which something is on hold stays what it is, since those tables would
+ * guard nothing.
+ */
+static void
+uninstall_store(RfStore *store, bool force)
+{
+	RfScope scope;
+	char   *schema = pstrdup(store->schema);
+	bool	empty = !holds_events(store);
+
+	rf_store_require_adopted(store);
+	if (!empty && !force)
+		refuse_events(
+			store,
+			"With force => true its tables become ordinary tables, which keep the events.");
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	rf_query_be_quiet();
+	lock_store(store);
+	if (empty && holds_events(store))
+		refuse_late_events();
+	rf_hold_require_none(store);
+	rf_install_drop_triggers(store);
+	if (empty)
+		drop_tables(store);
+	rf_query_end(&scope);
+	rf_install_unregister(schema);
+}
+
+/*
  * SQL interface
  */
 
@@ -1032,6 +1188,23 @@ check_tenancy(const char *tenancy)
 						errhint("Use \"single\".")));
 }
 
+/* Can it be the name of a tenant? */
+void
+rf_install_check_tenant(const char *tenant)
+{
+	if (*tenant == '\0' || rf_store_is_all(tenant) ||
+		strlen(tenant) >= NAMEDATALEN)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid tenant name \"%.*s\"",
+					pg_mbcliplen(tenant, strlen(tenant), NAMEDATALEN - 1),
+					tenant),
+			 errdetail(
+				 "A name has 1 to %d bytes, and \"*\" stands for all tenants.",
+				 NAMEDATALEN - 1)));
+}
+
 Datum
 rf_install(PG_FUNCTION_ARGS)
 {
@@ -1045,17 +1218,8 @@ rf_install(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"schema\" must not be null")));
-	if (tenant != NULL && (*tenant == '\0' || strcmp(tenant, "*") == 0 ||
-						   strlen(tenant) >= NAMEDATALEN))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid tenant name \"%.*s\"",
-					pg_mbcliplen(tenant, strlen(tenant), NAMEDATALEN - 1),
-					tenant),
-			 errdetail(
-				 "A name has 1 to %d bytes, and \"*\" stands for all tenants.",
-				 NAMEDATALEN - 1)));
+	if (tenant != NULL)
+		rf_install_check_tenant(tenant);
 	check_tenancy(tenancy);
 	namespace_id = get_namespace_oid(NameStr(*PG_GETARG_NAME(0)), false);
 	if (!rf_compat_owns_schema(namespace_id, GetUserId()))
@@ -1063,77 +1227,6 @@ rf_install(PG_FUNCTION_ARGS)
 					   NameStr(*PG_GETARG_NAME(0)));
 	install_store(namespace_id, tenant, tenancy);
 	PG_RETURN_VOID();
-}
-
-static bool
-holds_events(const RfStore *store)
-{
-	RfScope scope;
-	bool	result;
-
-	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	result =
-		rf_query_once(
-			psprintf("SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS a"
-					 " UNION ALL SELECT 1 FROM (SELECT FROM %s LIMIT 1) AS b",
-					 rf_store_relation_name(store->events),
-					 rf_store_relation_name(store->events_archive)),
-			0, NULL, NULL, NULL) > 0;
-	rf_query_end(&scope);
-	return result;
-}
-
-static void
-drop_tables(const RfStore *store)
-{
-	const Oid tables[] = {store->events,	store->events_archive,
-						  store->streams,	store->config,
-						  store->keys,		store->log,
-						  store->consumers, store->policies,
-						  store->runs,		store->holds};
-
-	rf_query_ddl("DROP VIEW %s", rf_store_relation_name(store->events_all));
-	for (int i = 0; i < lengthof(tables); i++)
-		rf_query_ddl("DROP TABLE %s", rf_store_relation_name(tables[i]));
-}
-
-/*
- * Remove a store.  An empty one goes altogether; one with events is refused
- * or, when forced, becomes a set of ordinary tables, its events untouched.  One
- * in which something is on hold stays what it is, since those tables would
- * guard nothing.
- */
-static void
-uninstall_store(RfStore *store, bool force)
-{
-	RfScope scope;
-	char   *schema = pstrdup(store->schema);
-	bool	empty = !holds_events(store);
-
-	rf_store_require_adopted(store);
-	if (!empty && !force)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("the store in schema \"%s\" holds events", schema),
-			 errhint(
-				 "With force => true its tables become ordinary tables, which keep the events.")));
-	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	rf_query_be_quiet();
-	rf_query_ddl("LOCK TABLE %s, %s IN ACCESS EXCLUSIVE MODE",
-				 rf_store_relation_name(store->events),
-				 rf_store_relation_name(store->events_archive));
-	if (empty && holds_events(store))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("events were appended while the store was being removed")));
-	rf_hold_require_none(store);
-	rf_install_drop_triggers(store);
-	if (empty)
-		drop_tables(store);
-	rf_query_end(&scope);
-	rf_install_unregister(schema);
 }
 
 Datum

@@ -176,6 +176,16 @@ rf_lock_run(Oid namespace_id)
 							Int32GetDatum((int32) namespace_id)));
 }
 
+/* No run begins until the transaction ends; false: there is one. */
+bool
+rf_lock_keep_runs_away(Oid namespace_id)
+{
+	return DatumGetBool(
+		DirectFunctionCall2(pg_try_advisory_xact_lock_int4,
+							Int32GetDatum(RUN_LOCK_CLASS),
+							Int32GetDatum((int32) namespace_id)));
+}
+
 /* Who only looks lets go at once, and not when his transaction ends. */
 bool
 rf_lock_run_is_free(Oid namespace_id)

@@ -558,6 +558,36 @@ put_candidates(RfStore *store, const RfMoveSpec *spec, int max_streams,
 	rf_query_end(&scope);
 }
 
+/* What is asked of one store, or of each. */
+typedef struct PlanCall
+{
+	RfMoveSpec	  *spec;
+	int			   max_streams;
+	ReturnSetInfo *rsinfo;
+} PlanCall;
+
+static void
+plan_store(RfStore *store, void *arg)
+{
+	PlanCall   *call = arg;
+	RfMoveSpec *spec = call->spec;
+
+	rf_consumer_limit(store, spec->ignore_consumers, &spec->limit);
+	put_plan(store, spec, call->rsinfo);
+	(void) rf_plan_report_held_back(store, spec);
+}
+
+static void
+list_store(RfStore *store, void *arg)
+{
+	PlanCall   *call = arg;
+	RfMoveSpec *spec = call->spec;
+
+	rf_consumer_limit(store, spec->ignore_consumers, &spec->limit);
+	put_candidates(store, spec, call->max_streams, call->rsinfo);
+	(void) rf_plan_report_held_back(store, spec);
+}
+
 /* The cut-off, which is the first argument of all that move or plan. */
 void
 rf_plan_read_before(FunctionCallInfo fcinfo, RfMoveSpec *spec)
@@ -583,11 +613,9 @@ PG_FUNCTION_INFO_V1(rf_archive_candidates);
 Datum
 rf_archive_plan(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char		  *tenant = RF_GETARG_STRING(4);
-	RfMoveSpec	   spec;
-	List		  *stores;
-	ListCell	  *cell;
+	char	  *tenant = RF_GETARG_STRING(4);
+	RfMoveSpec spec;
+	PlanCall   call = {.spec = &spec};
 
 	rf_plan_read_before(fcinfo, &spec);
 	spec.has_stream = !PG_ARGISNULL(1);
@@ -596,40 +624,28 @@ rf_archive_plan(PG_FUNCTION_ARGS)
 	spec.only_archived = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	spec.ignore_consumers = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	spec.commits = true; /* as rf_archive_run() would do it */
-	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
 	InitMaterializedSRF(fcinfo, 0);
-	foreach(cell, stores)
-	{
-		rf_consumer_limit(lfirst(cell), spec.ignore_consumers, &spec.limit);
-		put_plan(lfirst(cell), &spec, rsinfo);
-		(void) rf_plan_report_held_back(lfirst(cell), &spec);
-	}
+	call.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	rf_store_each(tenant, RF_RIGHT_ARCHIVE, true, plan_store, &call);
 	return (Datum) 0;
 }
 
 Datum
 rf_archive_candidates(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	int			   max_streams = PG_ARGISNULL(1) ? 100 : PG_GETARG_INT32(1);
-	char		  *tenant = RF_GETARG_STRING(4);
-	RfMoveSpec	   spec;
-	List		  *stores;
-	ListCell	  *cell;
+	char	  *tenant = RF_GETARG_STRING(4);
+	RfMoveSpec spec;
+	PlanCall   call = {.spec = &spec};
 
 	rf_plan_read_before(fcinfo, &spec);
-	if (max_streams < 0)
+	call.max_streams = PG_ARGISNULL(1) ? 100 : PG_GETARG_INT32(1);
+	if (call.max_streams < 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"max_streams\" must not be negative")));
 	spec.only_archived = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	spec.ignore_consumers = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
-	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
 	InitMaterializedSRF(fcinfo, 0);
-	foreach(cell, stores)
-	{
-		rf_consumer_limit(lfirst(cell), spec.ignore_consumers, &spec.limit);
-		put_candidates(lfirst(cell), &spec, max_streams, rsinfo);
-		(void) rf_plan_report_held_back(lfirst(cell), &spec);
-	}
+	call.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	rf_store_each(tenant, RF_RIGHT_ARCHIVE, true, list_store, &call);
 	return (Datum) 0;
 }

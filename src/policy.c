@@ -523,6 +523,46 @@ choose_owner(const RfStore *store)
 }
 
 /*
+ * A store has got another owner.  Policies of the one before, and of roles that
+ * don't have the rights of the new one, act in its name from now on.
+ */
+void
+rf_policy_pass_on(RfStore *store, const char *before)
+{
+	RfBook *book = book_of(store);
+	char   *owner = GetUserNameFromId(store->owner, false);
+	Oid		types[2] = {NAMEOID, NAMEOID};
+	Datum	values[2];
+	RfScope scope;
+	uint64	rows;
+
+	values[0] = DirectFunctionCall1(namein, CStringGetDatum(owner));
+	values[1] = DirectFunctionCall1(namein, CStringGetDatum(before));
+	begin_bookkeeping(book, &scope);
+	rows = rf_query_once(
+		rf_query_format("UPDATE %s SET owner = $1 WHERE owner <> $1"
+						" AND (owner = $2 OR NOT EXISTS (SELECT FROM pg_roles"
+						" WHERE rolname = owner AND NOT rolsuper"
+						" AND pg_has_role(oid, $1, 'USAGE')))",
+						book->policies),
+		2, types, values, NULL);
+	rf_query_end(&scope);
+	if (rows > 0 && !rf_compat_worker_may_be(store->owner))
+		ereport(
+			WARNING,
+			(errmsg(
+				 "role \"%s\" is not permitted to log in, and policies of schema \"%s\" cannot act",
+				 owner, store->schema),
+			 errhint("Remove them, and set them as a member of that role.")));
+	else if (rows > 0)
+		ereport(
+			NOTICE,
+			(errmsg(
+				"policies that act as role \"%s\" from now on: " UINT64_FORMAT,
+				owner, rows)));
+}
+
+/*
  * A time zone that is unknown, and a cut-off before all time, are found out by
  * what a run would ask.
  */
@@ -746,33 +786,40 @@ arm_store(RfStore *store)
 	return ArrayGetNItems(ARR_NDIM(armed), ARR_DIMS(armed)) - before;
 }
 
+static void
+arm_one(RfStore *store, void *arg)
+{
+	int *count = arg;
+	int	 armed = arm_store(store);
+
+	if (armed > 0)
+		note(store, "policies armed", psprintf("%d", armed));
+	*count += armed;
+}
+
 Datum
 rf_policy_arm(PG_FUNCTION_ARGS)
 {
-	char	 *tenant = RF_GETARG_STRING(0);
-	List	 *stores;
-	ListCell *cell;
-	int		  count = 0;
+	char *tenant = RF_GETARG_STRING(0);
+	int	  count = 0;
 
 	PreventCommandIfReadOnly("rf_policy_arm()");
-	stores = rf_store_list(tenant, RF_RIGHT_OWN);
-	foreach(cell, stores)
-	{
-		RfStore *store = lfirst(cell);
-		int		 armed = arm_store(store);
-
-		if (armed > 0)
-			note(store, "policies armed", psprintf("%d", armed));
-		count += armed;
-	}
+	rf_store_each(tenant, RF_RIGHT_OWN, false, arm_one, &count);
 	rf_board_tell_of_change();
 	PG_RETURN_INT32(count);
 }
 
-static void
-put_due(const RfStore *store, TimestampTz now, ReturnSetInfo *rsinfo)
+typedef struct DueCall
 {
-	List	 *dues = rf_policy_look(book_of(store), now);
+	TimestampTz	   now;
+	ReturnSetInfo *rsinfo;
+} DueCall;
+
+static void
+put_due(RfStore *store, void *arg)
+{
+	DueCall	 *call = arg;
+	List	 *dues = rf_policy_look(book_of(store), call->now);
 	ListCell *cell;
 
 	foreach(cell, dues)
@@ -787,25 +834,23 @@ put_due(const RfStore *store, TimestampTz now, ReturnSetInfo *rsinfo)
 		values[3] = TimestampTzGetDatum(due->due_at);
 		nulls[3] = TIMESTAMP_IS_NOEND(due->due_at);
 		values[4] = CStringGetTextDatum(due->reason);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		tuplestore_putvalues(call->rsinfo->setResult, call->rsinfo->setDesc,
+							 values, nulls);
 	}
 }
 
 Datum
 rf_policy_due(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char		  *tenant = RF_GETARG_STRING(1);
-	List		  *stores;
-	ListCell	  *cell;
+	char   *tenant = RF_GETARG_STRING(1);
+	DueCall call = {.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo};
 
 	if (PG_ARGISNULL(0) || TIMESTAMP_NOT_FINITE(PG_GETARG_TIMESTAMPTZ(0)))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"now\" must be a point in time")));
-	stores = rf_store_list(tenant, RF_RIGHT_OWN);
+	call.now = PG_GETARG_TIMESTAMPTZ(0);
 	InitMaterializedSRF(fcinfo, 0);
-	foreach(cell, stores)
-		put_due(lfirst(cell), PG_GETARG_TIMESTAMPTZ(0), rsinfo);
+	rf_store_each(tenant, RF_RIGHT_OWN, true, put_due, &call);
 	return (Datum) 0;
 }
 

@@ -12,6 +12,8 @@
 
 #include "nodes/pg_list.h"
 
+#include "store.h"
+
 /* The tables of a store that a worker needs, though the rest be broken. */
 typedef struct RfBook
 {
@@ -55,6 +57,8 @@ extern void	 rf_policy_take_request(const RfBook *book, const char *name);
 extern int	 rf_policy_note_failure(const RfBook *book, const char *name,
 									const char *message);
 extern void	 rf_policy_note_success(const RfBook *book, const char *name);
+
+extern void rf_policy_pass_on(RfStore *store, const char *before);
 
 /* A policy that has failed so often in a row is paused. */
 #define RF_POLICY_MAX_FAILURES 5

@@ -207,6 +207,33 @@ rf_query_commit(void)
 }
 
 /*
+ * The same; false where it failed, as with a deferred trigger.  The server has
+ * undone the transaction then, and begun another one.
+ */
+bool
+rf_query_try_commit(ErrorData **error)
+{
+	MemoryContext context = CurrentMemoryContext;
+	volatile bool ok = true;
+
+	PG_TRY();
+	{
+		rf_query_commit();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		*error = CopyErrorData();
+		FlushErrorState();
+		ok = false;
+	}
+	PG_END_TRY();
+	if (!ok && !rf_query_catches((*error)->sqlerrcode, RF_ANY_ERROR))
+		ReThrowError(*error);
+	return ok;
+}
+
+/*
  * From here on, deferred triggers of this transaction fire at the end of the
  * statement, and so in the scope of it: when the transaction commits it is the
  * user of the session who would call them.  For processes of our own, in each
@@ -299,15 +326,10 @@ rf_query_catches(int sqlstate, int caught_sqlstate)
 			sqlstate == ERRCODE_T_R_SERIALIZATION_FAILURE);
 }
 
-/*
- * Do some work in a subtransaction.  An error of the SQLSTATE that the caller
- * is ready for is caught: the subtransaction is undone, *error tells what
- * happened, and the result is false.  Every other error goes on, once the
- * subtransaction is undone.
- */
-bool
-rf_query_attempt(void (*work)(void *arg), void *arg, int caught_sqlstate,
-				 ErrorData **error)
+/* Do some work in a subtransaction, and keep it or not. */
+static bool
+work_in_subtransaction(void (*work)(void *arg), void *arg, bool keep,
+					   int caught_sqlstate, ErrorData **error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -318,7 +340,10 @@ rf_query_attempt(void (*work)(void *arg), void *arg, int caught_sqlstate,
 	PG_TRY();
 	{
 		work(arg);
-		ReleaseCurrentSubTransaction();
+		if (keep)
+			ReleaseCurrentSubTransaction();
+		else
+			RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
@@ -334,6 +359,30 @@ rf_query_attempt(void (*work)(void *arg), void *arg, int caught_sqlstate,
 	if (!ok && !rf_query_catches((*error)->sqlerrcode, caught_sqlstate))
 		ReThrowError(*error);
 	return ok;
+}
+
+/*
+ * Do some work in a subtransaction.  An error of the SQLSTATE that the caller
+ * is ready for is caught: the subtransaction is undone, *error tells what
+ * happened, and the result is false.  Every other error goes on, once the
+ * subtransaction is undone.
+ */
+bool
+rf_query_attempt(void (*work)(void *arg), void *arg, int caught_sqlstate,
+				 ErrorData **error)
+{
+	return work_in_subtransaction(work, arg, true, caught_sqlstate, error);
+}
+
+/*
+ * The same for work that looks only.  It is always undone: what it has read is
+ * in memory, and the locks that it took are let go.
+ */
+bool
+rf_query_look(void (*work)(void *arg), void *arg, int caught_sqlstate,
+			  ErrorData **error)
+{
+	return work_in_subtransaction(work, arg, false, caught_sqlstate, error);
 }
 
 /*

@@ -44,6 +44,7 @@ extern void rf_query_require_read_committed(const char *what);
 extern void rf_query_connect_nonatomic(void);
 extern void rf_query_disconnect(void);
 extern void rf_query_commit(void);
+extern bool rf_query_try_commit(ErrorData **error);
 extern void rf_query_fire_at_once(void);
 
 /* kept plans */
@@ -57,6 +58,8 @@ extern uint64 rf_query_run_untriggered(RfPlan plan, const Datum *values,
 extern bool	  rf_query_catches(int sqlstate, int caught_sqlstate);
 extern bool	  rf_query_attempt(void (*work)(void *arg), void *arg,
 							   int caught_sqlstate, ErrorData **error);
+extern bool	  rf_query_look(void (*work)(void *arg), void *arg,
+							int caught_sqlstate, ErrorData **error);
 extern void	  rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
 							Tuplestorestate *store);
 extern uint64 rf_query_once(const char *sql, int nargs, const Oid *types,

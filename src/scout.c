@@ -162,7 +162,7 @@ rf_scout_find(TimestampTz now, RfJob *job, bool *more, TimestampTz *due_at)
 		CHECK_FOR_INTERRUPTS();
 		if (rests_until > now)
 			finding.due_at = Min(finding.due_at, rests_until);
-		else if (rf_query_attempt(look_into_store, &call, RF_ANY_ERROR, &error))
+		else if (rf_query_look(look_into_store, &call, RF_ANY_ERROR, &error))
 			choose(&finding, &call);
 		else
 		{
@@ -338,7 +338,7 @@ rf_worker_list(PG_FUNCTION_ARGS)
 		call.look.namespace_id = lfirst_oid(cell);
 		call.look.now = GetCurrentTimestamp();
 		if (may_see(call.look.namespace_id) &&
-			!rf_query_attempt(list_store, &call, RF_ANY_ERROR, &error))
+			!rf_query_look(list_store, &call, RF_ANY_ERROR, &error))
 			ereport(WARNING,
 					(errmsg("the policies of schema \"%s\" can't be read: %s",
 							get_namespace_name(call.look.namespace_id),

@@ -5,7 +5,9 @@
  *
  * Streams are counted, and so are the events in default partitions, which
  * should be few.  Other events are taken from the statistics, for a count of
- * them would cost what archiving saves.
+ * them would cost what archiving saves.  A leaf that has rows is opened, and
+ * others are not: the status of all stores is looked at by those who monitor
+ * them, all the time.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,6 +22,7 @@
 #include "consumer.h"
 #include "partition.h"
 #include "query.h"
+#include "size.h"
 #include "store.h"
 
 static const RfStatement count_streams =
@@ -55,26 +58,44 @@ typedef struct TierStatus
 	int64 events;
 	int64 bytes;
 	int64 default_events;
+
+	TimestampTz oldest; /* DT_NOEND: of none; DT_NOBEGIN: nobody asks */
 } TierStatus;
+
+/* The only value of a statement on a leaf, which may be null. */
+static Datum
+ask_leaf(RfStore *store, const RfStatement *statement, Oid leaf, bool *isnull)
+{
+	rf_query_run(rf_store_plan_for(store, statement, leaf, InvalidOid), NULL,
+				 NULL);
+	return rf_query_value(0, 1, isnull);
+}
 
 static void
 add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 {
-	Datum value = ObjectIdGetDatum(leaf->relid);
-	int64 events;
+	RfSize size;
+	bool   isnull;
+	Datum  value;
 
-	rf_query_run(rf_store_plan(store, &measure_leaf), &value, NULL);
-	events = DatumGetInt64(rf_query_must(0, 1));
-	status->bytes += DatumGetInt64(rf_query_must(0, 2));
+	rf_size_of_table(leaf->relid, &size);
+	status->bytes += size.bytes;
 	if (leaf->is_default)
 	{
-		rf_query_run(rf_store_plan_for(store, &count_leaf, leaf->relid,
-									   InvalidOid),
-					 NULL, NULL);
-		events = DatumGetInt64(rf_query_must(0, 1));
-		status->default_events += events;
+		size.rows = 0;
+		if (size.heap > 0)
+			size.rows = DatumGetInt64(
+				ask_leaf(store, &count_leaf, leaf->relid, &isnull));
+		status->default_events += size.rows;
 	}
-	status->events += events;
+	status->events += size.rows;
+	/* that of the first month that has any; a default has rows of any month */
+	if (size.heap == 0 || TIMESTAMP_IS_NOBEGIN(status->oldest) ||
+		(!leaf->is_default && !TIMESTAMP_IS_NOEND(status->oldest)))
+		return;
+	value = ask_leaf(store, &oldest_in_leaf, leaf->relid, &isnull);
+	if (!isnull)
+		status->oldest = Min(status->oldest, DatumGetTimestampTz(value));
 }
 
 static void
@@ -90,51 +111,21 @@ add_tier(RfStore *store, Oid parent, TierStatus *status)
 	}
 }
 
-/*
- * The time of the oldest hot event: of the first month that has one, or of
- * the default, whose rows can be of any month.
- */
-static TimestampTz
-oldest_hot(RfStore *store)
-{
-	List	   *leaves = rf_partition_list(store->events_hot);
-	TimestampTz oldest = DT_NOEND;
-	ListCell   *cell;
-
-	foreach(cell, leaves)
-	{
-		RfPartition *leaf = lfirst(cell);
-		bool		 isnull;
-		Datum		 value;
-
-		if (!leaf->is_default && !TIMESTAMP_IS_NOEND(oldest))
-			continue;
-		rf_query_run(rf_store_plan_for(store, &oldest_in_leaf, leaf->relid,
-									   InvalidOid),
-					 NULL, NULL);
-		value = rf_query_value(0, 1, &isnull);
-		if (!isnull)
-			oldest = Min(oldest, DatumGetTimestampTz(value));
-	}
-	return oldest;
-}
-
 static void
-put_status(RfStore *store, ReturnSetInfo *rsinfo)
+put_status(RfStore *store, void *arg)
 {
-	RfScope		 scope;
-	TierStatus	 hot = {0};
-	TierStatus	 cold = {0};
-	TimestampTz	 oldest;
-	RfCheckpoint behind;
-	Datum		 values[14];
-	bool		 nulls[14] = {0};
+	ReturnSetInfo *rsinfo = arg;
+	RfScope		   scope;
+	TierStatus	   hot = {.oldest = DT_NOEND};
+	TierStatus	   cold = {.oldest = DT_NOBEGIN};
+	RfCheckpoint   behind;
+	Datum		   values[14];
+	bool		   nulls[14] = {0};
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	add_tier(store, store->events_hot, &hot);
 	add_tier(store, store->events_cold, &cold);
 	add_tier(store, store->events_archive, &cold);
-	oldest = oldest_hot(store);
 	rf_query_run(rf_store_plan(store, &count_streams), NULL, NULL);
 	values[4] = rf_query_must(0, 1);
 	values[5] = rf_query_must(0, 2);
@@ -151,8 +142,8 @@ put_status(RfStore *store, ReturnSetInfo *rsinfo)
 	values[8] = Int64GetDatum(hot.bytes);
 	values[9] = Int64GetDatum(cold.bytes);
 	values[10] = Int64GetDatum(hot.default_events + cold.default_events);
-	values[11] = TimestampTzGetDatum(oldest);
-	nulls[11] = TIMESTAMP_IS_NOEND(oldest);
+	values[11] = TimestampTzGetDatum(hot.oldest);
+	nulls[11] = TIMESTAMP_IS_NOEND(hot.oldest);
 	nulls[12] = nulls[13] = !rf_consumer_lags(store, &behind);
 	values[12] = nulls[12] ? (Datum) 0 : CStringGetTextDatum(behind.name);
 	values[13] = TimestampTzGetDatum(behind.updated_at);
@@ -216,14 +207,10 @@ PG_FUNCTION_INFO_V1(rf_partitions);
 Datum
 rf_archive_status(PG_FUNCTION_ARGS)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	char		  *tenant = RF_GETARG_STRING(0);
-	List		  *stores = rf_store_list(tenant, RF_RIGHT_READ);
-	ListCell	  *cell;
+	char *tenant = RF_GETARG_STRING(0);
 
 	InitMaterializedSRF(fcinfo, 0);
-	foreach(cell, stores)
-		put_status(lfirst(cell), rsinfo);
+	rf_store_each(tenant, RF_RIGHT_READ, true, put_status, fcinfo->resultinfo);
 	return (Datum) 0;
 }
 

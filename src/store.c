@@ -57,6 +57,7 @@
 /* columns of rf_stores */
 #define STORES_SCHEMA 1
 #define STORES_TENANT 2
+#define STORES_LAYOUT 4
 
 /* columns of rf_archive_config */
 #define CONFIG_BACKEND 2
@@ -568,77 +569,6 @@ load_store(RfStore *store)
 	store->valid = true;
 }
 
-static StoreEntry *
-lookup_store(Oid namespace_id, HASHACTION action)
-{
-	if (stores == NULL)
-	{
-		HASHCTL ctl = {0};
-
-		ctl.keysize = sizeof(Oid);
-		ctl.entrysize = sizeof(StoreEntry);
-		stores = hash_create("Rillflow stores", 16, &ctl,
-							 HASH_ELEM | HASH_BLOBS);
-	}
-	return hash_search(stores, &namespace_id, action, NULL);
-}
-
-/* Build what is known of the store in a schema; NULL when there is none. */
-static RfStore *
-build_store(Oid namespace_id)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "Rillflow store",
-												  ALLOCSET_SMALL_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	RfStore		 *store = palloc0(sizeof(RfStore));
-
-	store->context = context;
-	store->namespace_id = namespace_id;
-	find_tables(store);
-	if (has_all_tables(store) &&
-		rf_store_is_registered(get_namespace_name(namespace_id)))
-		load_store(store);
-	MemoryContextSwitchTo(old);
-	if (store->valid)
-		return store;
-	MemoryContextDelete(context);
-	return NULL;
-}
-
-/*
- * The store in a schema, which has to be registered: anybody can make tables
- * of our names.  It enters the cache when it is whole, and only if no
- * invalidation came in while it was read: that one would not find it.
- */
-RfStore *
-rf_store_in(Oid namespace_id, bool missing_ok)
-{
-	StoreEntry *entry = lookup_store(namespace_id, HASH_FIND);
-	uint64		seen = invalidations;
-	RfStore	   *store;
-
-	if (entry != NULL)
-		return entry->store;
-	while ((store = build_store(namespace_id)) != NULL && seen != invalidations)
-	{
-		MemoryContextDelete(store->context);
-		seen = invalidations;
-	}
-	if (store == NULL && missing_ok)
-		return NULL;
-	if (store == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("there is no store in schema \"%s\"",
-						get_namespace_name(namespace_id)),
-				 errhint(
-					 "Create it, or take it up again, with rf_install().")));
-	MemoryContextSetParent(store->context, CacheMemoryContext);
-	lookup_store(namespace_id, HASH_ENTER)->store = store;
-	return store;
-}
-
 /*
  * The registry
  */
@@ -682,59 +612,90 @@ rf_store_extension_schema(void)
 typedef struct Registered
 {
 	char *schema;
-	char *tenant;
+	char *tenant; /* NULL: none */
+	int	  layout_version;
 } Registered;
 
 static Registered *
-make_registered(char *schema, char *tenant)
+read_registered(HeapTuple tuple, TupleDesc tupdesc)
 {
 	Registered *result = palloc(sizeof(Registered));
+	bool		isnull;
+	Datum		value;
 
-	result->schema = schema;
-	result->tenant = tenant;
+	value = heap_getattr(tuple, STORES_SCHEMA, tupdesc, &isnull);
+	result->schema = pstrdup(NameStr(*DatumGetName(value)));
+	value = heap_getattr(tuple, STORES_TENANT, tupdesc, &isnull);
+	result->tenant = isnull ? NULL : TextDatumGetCString(value);
+	value = heap_getattr(tuple, STORES_LAYOUT, tupdesc, &isnull);
+	result->layout_version = DatumGetInt32(value);
 	return result;
 }
 
 /*
- * Rows of the registry for a tenant: NULL is the default store, which is the
- * one in the extension's own schema, '*' is all of them, sorted by name.
+ * Rows of the registry, as they are now: all of them, or those that an index
+ * on one column finds.
  */
 static List *
-registered_stores(const char *tenant)
+scan_registry(const char *index_name, AttrNumber column, RegProcedure equal,
+			  Datum value)
 {
-	Oid			own_schema = rf_store_extension_schema();
-	Oid			registry_oid = registry;
-	char	   *own_name = get_namespace_name(own_schema);
-	Relation	rel = table_open(registry_oid, AccessShareLock);
+	Oid			schema = rf_store_extension_schema();
+	Relation	rel = table_open(registry, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0,
-										  NULL);
+	Oid			index = InvalidOid;
 	List	   *result = NIL;
+	ScanKeyData key;
+	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	if (index_name != NULL)
 	{
-		bool  isnull;
-		char *schema = pstrdup(NameStr(
-			*DatumGetName(heap_getattr(tuple, STORES_SCHEMA,
-									   RelationGetDescr(rel), &isnull))));
-		Datum name = heap_getattr(tuple, STORES_TENANT, RelationGetDescr(rel),
-								  &isnull);
-
-		if (tenant == NULL ?
-				strcmp(schema, own_name) == 0 :
-				(strcmp(tenant, "*") == 0 ||
-				 (!isnull && strcmp(TextDatumGetCString(name), tenant) == 0)))
-			result = lappend(result,
-							 make_registered(schema,
-											 isnull ?
-												 NULL :
-												 TextDatumGetCString(name)));
+		index = get_relname_relid(index_name, schema);
+		/* equal by its bytes, in whatever order the index is */
+		ScanKeyEntryInitialize(&key, 0, column, BTEqualStrategyNumber,
+							   InvalidOid,
+							   TupleDescAttr(RelationGetDescr(rel), column - 1)
+								   ->attcollation,
+							   equal, value);
 	}
+	scan = systable_beginscan(rel, index, OidIsValid(index), snapshot,
+							  index_name != NULL ? 1 : 0, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		result = lappend(result, read_registered(tuple, RelationGetDescr(rel)));
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 	return result;
+}
+
+/* The row of a schema; NULL when there is none. */
+static Registered *
+registered_in(const char *schema)
+{
+	NameData name;
+	List	*rows;
+
+	namestrcpy(&name, schema);
+	rows = scan_registry("rf_stores_pkey", STORES_SCHEMA, F_NAMEEQ,
+						 NameGetDatum(&name));
+	return rows == NIL ? NULL : linitial(rows);
+}
+
+/*
+ * The row of a tenant; NULL is the default store, which is the one in the
+ * extension's own schema.
+ */
+static Registered *
+registered_for(const char *tenant)
+{
+	List *rows;
+
+	if (tenant == NULL)
+		return registered_in(get_namespace_name(rf_store_extension_schema()));
+	rows = scan_registry("rf_stores_tenant_key", STORES_TENANT, F_TEXTEQ,
+						 CStringGetTextDatum(tenant));
+	return rows == NIL ? NULL : linitial(rows);
 }
 
 static int
@@ -743,6 +704,133 @@ compare_schemas(const ListCell *a, const ListCell *b)
 	return strcmp(((Registered *) lfirst(a))->schema,
 				  ((Registered *) lfirst(b))->schema);
 }
+
+/* All rows, in order of their schemas. */
+static List *
+registered_stores(void)
+{
+	List *rows = scan_registry(NULL, InvalidAttrNumber, InvalidOid, (Datum) 0);
+
+	list_sort(rows, compare_schemas);
+	return rows;
+}
+
+/*
+ * What we make of layouts that are not ours: a newer one means things that we
+ * know nothing of.  Older ones are read and written as they are, back to the
+ * oldest that this library knows how to.
+ */
+static void
+require_known_layout(const Registered *row)
+{
+	if (row->layout_version > RF_LAYOUT_VERSION)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the store in schema \"%s\" has layout version %d",
+					row->schema, row->layout_version),
+			 errdetail("This library knows layouts up to version %d.",
+					   RF_LAYOUT_VERSION),
+			 errhint(
+				 "Install the version of the extension that wrote it, or a later one.")));
+	if (row->layout_version < RF_OLDEST_LAYOUT)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the store in schema \"%s\" has layout version %d",
+						row->schema, row->layout_version),
+				 errdetail("This library needs version %d at least.",
+						   RF_OLDEST_LAYOUT),
+				 errhint("Bring it up to date: SELECT rf_upgrade_store(%s)",
+						 row->tenant == NULL ?
+							 "" :
+							 quote_literal_cstr(row->tenant))));
+}
+
+/*
+ * The cache
+ */
+
+static StoreEntry *
+lookup_store(Oid namespace_id, HASHACTION action)
+{
+	if (stores == NULL)
+	{
+		HASHCTL ctl = {0};
+
+		ctl.keysize = sizeof(Oid);
+		ctl.entrysize = sizeof(StoreEntry);
+		stores = hash_create("Rillflow stores", 16, &ctl,
+							 HASH_ELEM | HASH_BLOBS);
+	}
+	return hash_search(stores, &namespace_id, action, NULL);
+}
+
+/* Build what is known of the store in a schema; NULL when there is none. */
+static RfStore *
+build_store(Oid namespace_id)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "Rillflow store",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	RfStore		 *store = palloc0(sizeof(RfStore));
+	Registered	 *row;
+
+	store->context = context;
+	store->namespace_id = namespace_id;
+	find_tables(store);
+	row = has_all_tables(store) ?
+			  registered_in(get_namespace_name(namespace_id)) :
+			  NULL;
+	if (row != NULL)
+	{
+		require_known_layout(row);
+		store->tenant = row->tenant;
+		load_store(store);
+	}
+	MemoryContextSwitchTo(old);
+	if (store->valid)
+		return store;
+	MemoryContextDelete(context);
+	return NULL;
+}
+
+/*
+ * The store in a schema, which has to be registered: anybody can make tables
+ * of our names.  It enters the cache when it is whole, and only if no
+ * invalidation came in while it was read: that one would not find it.
+ */
+RfStore *
+rf_store_in(Oid namespace_id, bool missing_ok)
+{
+	StoreEntry *entry = lookup_store(namespace_id, HASH_FIND);
+	uint64		seen = invalidations;
+	RfStore	   *store;
+
+	if (entry != NULL)
+		return entry->store;
+	while ((store = build_store(namespace_id)) != NULL && seen != invalidations)
+	{
+		MemoryContextDelete(store->context);
+		seen = invalidations;
+	}
+	if (store == NULL && missing_ok)
+		return NULL;
+	if (store == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no store in schema \"%s\"",
+						get_namespace_name(namespace_id)),
+				 errhint(
+					 "Create it, or take it up again, with rf_install().")));
+	MemoryContextSetParent(store->context, CacheMemoryContext);
+	lookup_store(namespace_id, HASH_ENTER)->store = store;
+	return store;
+}
+
+/*
+ * Rights
+ */
 
 static void
 no_store(const char *tenant)
@@ -758,38 +846,48 @@ no_store(const char *tenant)
 					errmsg("tenant \"%s\" does not exist", tenant)));
 }
 
-static void
-require_right(const RfStore *store, RfRight right)
+/* What the caller lacks; *relid is the relation that it is about. */
+static AclResult
+check_right(const RfStore *store, RfRight right, Oid *relid)
 {
 	Oid		  user = GetUserId();
 	AclResult result = ACLCHECK_OK;
-	Oid		  relid = store->events;
 
+	*relid = store->events;
 	switch (right)
 	{
 		case RF_RIGHT_APPEND:
-			result = pg_class_aclcheck(relid, user, ACL_INSERT);
+			result = pg_class_aclcheck(*relid, user, ACL_INSERT);
 			if (result != ACLCHECK_OK)
-				result = pg_attribute_aclcheck_all(relid, user, ACL_INSERT,
+				result = pg_attribute_aclcheck_all(*relid, user, ACL_INSERT,
 												   ACLMASK_ANY);
 			break;
 		case RF_RIGHT_READ:
-			relid = store->events_all;
-			result = pg_class_aclcheck(relid, user, ACL_SELECT);
+			*relid = store->events_all;
+			result = pg_class_aclcheck(*relid, user, ACL_SELECT);
 			break;
 		case RF_RIGHT_ARCHIVE:
-			relid = store->streams;
-			result = pg_class_aclcheck(relid, user, ACL_UPDATE);
+			*relid = store->streams;
+			result = pg_class_aclcheck(*relid, user, ACL_UPDATE);
 			break;
 		case RF_RIGHT_CONSUME:
-			relid = store->consumers;
-			result = pg_class_aclcheck(relid, user, ACL_INSERT | ACL_UPDATE);
+			*relid = store->consumers;
+			result = pg_class_aclcheck(*relid, user, ACL_INSERT | ACL_UPDATE);
 			break;
 		case RF_RIGHT_OWN:
-			if (!rf_compat_owns_relation(relid, user))
+			if (!rf_compat_owns_relation(*relid, user))
 				result = ACLCHECK_NOT_OWNER;
 			break;
 	}
+	return result;
+}
+
+static void
+require_right(const RfStore *store, RfRight right)
+{
+	Oid		  relid;
+	AclResult result = check_right(store, right, &relid);
+
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result,
 					   relid == store->events_all ? OBJECT_VIEW : OBJECT_TABLE,
@@ -801,34 +899,44 @@ require_right(const RfStore *store, RfRight right)
 char *
 rf_store_schema_of_tenant(const char *tenant)
 {
-	List *rows = registered_stores(tenant);
+	Registered *row = registered_for(tenant);
 
-	return rows == NIL ? NULL : ((Registered *) linitial(rows))->schema;
+	return row == NULL ? NULL : row->schema;
+}
+
+/* The tenant that a schema's store is registered for; NULL when there is none.
+ */
+char *
+rf_store_tenant_of_schema(const char *schema)
+{
+	Registered *row = registered_in(schema);
+
+	return row == NULL ? NULL : row->tenant;
 }
 
 bool
 rf_store_is_registered(const char *schema)
 {
-	List	 *rows = registered_stores("*");
-	ListCell *cell;
+	return registered_in(schema) != NULL;
+}
 
-	foreach(cell, rows)
-	{
-		if (strcmp(((Registered *) lfirst(cell))->schema, schema) == 0)
-			return true;
-	}
-	return false;
+/* The layout that a schema's store is registered with; 0 when it is not. */
+int
+rf_store_layout_version(const char *schema)
+{
+	Registered *row = registered_in(schema);
+
+	return row == NULL ? 0 : row->layout_version;
 }
 
 /* The schemas of all stores, whole or broken, in order of their names. */
 List *
 rf_store_schemas(void)
 {
-	List	 *rows = registered_stores("*");
+	List	 *rows = registered_stores();
 	List	 *result = NIL;
 	ListCell *cell;
 
-	list_sort(rows, compare_schemas);
 	foreach(cell, rows)
 	{
 		Oid nsp = get_namespace_oid(((Registered *) lfirst(cell))->schema,
@@ -840,46 +948,175 @@ rf_store_schemas(void)
 	return result;
 }
 
-/* The stores that a tenant argument names, the right to each checked. */
+/*
+ * The same, for whoever works on all of them: tell of those whose schemas are
+ * gone, too.
+ */
 List *
-rf_store_list(const char *tenant, RfRight right)
+rf_store_list_all(void)
 {
-	List	 *rows = registered_stores(tenant);
-	bool	  all = tenant != NULL && strcmp(tenant, "*") == 0;
-	List	 *result = NIL;
+	List	 *rows = registered_stores();
 	ListCell *cell;
 
-	if (rows == NIL && !all)
-		no_store(tenant);
-	list_sort(rows, compare_schemas);
 	foreach(cell, rows)
 	{
 		Registered *row = lfirst(cell);
-		Oid			nsp = get_namespace_oid(row->schema, true);
-		RfStore	   *store = OidIsValid(nsp) ? rf_store_in(nsp, all) : NULL;
 
-		if (store == NULL)
-		{
-			if (!all)
-				ereport(
-					ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("there is no store in schema \"%s\"", row->schema),
-					 errhint(
-						 "Create it, or take it up again, with rf_install().")));
+		if (!OidIsValid(get_namespace_oid(row->schema, true)))
 			ereport(
 				WARNING,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("skipping schema \"%s\", which holds no complete store",
 						row->schema)));
-			continue;
-		}
-		if (store->tenant == NULL && row->tenant != NULL)
-			store->tenant = MemoryContextStrdup(store->context, row->tenant);
-		require_right(store, right);
-		result = lappend(result, store);
 	}
-	return result;
+	return rf_store_schemas();
+}
+
+/* Does a tenant argument name all stores? */
+bool
+rf_store_is_all(const char *tenant)
+{
+	return tenant != NULL && strcmp(tenant, "*") == 0;
+}
+
+/*
+ * The schema of the store that a tenant argument names, which may be broken.
+ */
+Oid
+rf_store_schema_for(const char *tenant)
+{
+	Registered *row;
+	Oid			nsp;
+
+	if (rf_store_is_all(tenant))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("tenant \"*\" is not one store"),
+						errhint("Name one tenant.")));
+	row = registered_for(tenant);
+	if (row == NULL)
+		no_store(tenant);
+	nsp = get_namespace_oid(row->schema, true);
+	if (!OidIsValid(nsp))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("there is no store in schema \"%s\"", row->schema),
+				 errhint(
+					 "Create it, or take it up again, with rf_install().")));
+	return nsp;
+}
+
+/* Has the role the right to the store that is in a schema? */
+bool
+rf_store_allows(Oid namespace_id, RfRight right)
+{
+	RfStore *store = rf_store_in(namespace_id, false);
+	Oid		 relid;
+
+	return check_right(store, right, &relid) == ACLCHECK_OK;
+}
+
+/*
+ * All stores
+ */
+
+typedef struct StoreCall
+{
+	Oid			namespace_id;
+	RfRight		right;
+	RfStoreWork work;
+	void	   *arg;
+	bool		denied;
+} StoreCall;
+
+static void
+work_on_store(void *arg)
+{
+	StoreCall *call = arg;
+
+	call->denied = !rf_store_allows(call->namespace_id, call->right);
+	if (!call->denied)
+		call->work(rf_store_in(call->namespace_id, false), call->arg);
+}
+
+/* A store failed, and others are to go on: tell which, and why. */
+void
+rf_store_warn(Oid namespace_id, const ErrorData *error)
+{
+	char *schema = get_namespace_name(namespace_id);
+
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("the store in schema \"%s\" failed: %s",
+					schema == NULL ? "?" : schema, error->message),
+			 error->detail == NULL ? 0 :
+									 errdetail_internal("%s", error->detail),
+			 error->hint == NULL ? 0 : errhint("%s", error->hint)));
+}
+
+/*
+ * The caller has no right to so many.  They are not named: what others have is
+ * no business of his.
+ */
+void
+rf_store_warn_denied(int count)
+{
+	if (count > 0)
+		ereport(WARNING,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg_plural("%d store was left out, for lack of rights",
+							   "%d stores were left out, for lack of rights",
+							   count, count)));
+}
+
+/*
+ * Work on each store, in order of the schemas.  One that fails is told of, and
+ * keeps none of the others from its turn.  What is only looked at is let go of
+ * after each store, locks included: those on all tables of all stores would be
+ * more than the server has room for.
+ */
+static void
+work_on_all(RfRight right, bool looks, RfStoreWork work, void *arg)
+{
+	List		 *schemas = rf_store_list_all();
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "Rillflow one of all stores",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	int			  denied = 0;
+	ListCell	 *cell;
+
+	foreach(cell, schemas)
+	{
+		StoreCall  call = {.namespace_id = lfirst_oid(cell),
+						   .right = right,
+						   .work = work,
+						   .arg = arg};
+		ErrorData *error;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!(looks ? rf_query_look : rf_query_attempt)(work_on_store, &call,
+														RF_ANY_ERROR, &error))
+			rf_store_warn(call.namespace_id, error);
+		denied += call.denied ? 1 : 0;
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	rf_store_warn_denied(denied);
+}
+
+/*
+ * Work on the store that a tenant argument names, or on all of them.  Work that
+ * only looks is done once for all, and leaves nothing but what it returns.
+ */
+void
+rf_store_each(const char *tenant, RfRight right, bool looks, RfStoreWork work,
+			  void *arg)
+{
+	if (rf_store_is_all(tenant))
+		work_on_all(right, looks, work, arg);
+	else
+		work(rf_store_get(tenant, right), arg);
 }
 
 /*
@@ -891,19 +1128,15 @@ rf_store_get(const char *tenant, RfRight right)
 {
 	RfStore *store;
 
-	if (tenant != NULL && strcmp(tenant, "*") == 0)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("tenant \"*\" is not one store"),
-						errhint("Name one tenant.")));
 	if (tenant != NULL || !default_is_registered)
 	{
 		uint64 seen = invalidations;
 
-		store = linitial(rf_store_list(tenant, right));
+		store = rf_store_in(rf_store_schema_for(tenant), false);
 		default_is_registered = tenant == NULL && seen == invalidations;
-		return store;
 	}
-	store = rf_store_in(rf_store_extension_schema(), false);
+	else
+		store = rf_store_in(rf_store_extension_schema(), false);
 	require_right(store, right);
 	return store;
 }

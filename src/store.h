@@ -17,6 +17,10 @@
 
 #include "query.h"
 
+/* What the tables of a store look like: what we make, and what we can use. */
+#define RF_LAYOUT_VERSION 1
+#define RF_OLDEST_LAYOUT 1
+
 typedef struct RfStore
 {
 	Oid				namespace_id;
@@ -116,14 +120,26 @@ extern void rf_store_init(void);
 
 /* finding stores */
 extern RfStore *rf_store_get(const char *tenant, RfRight right);
-extern List	   *rf_store_list(const char *tenant, RfRight right);
 extern RfStore *rf_store_in(Oid namespace_id, bool missing_ok);
 extern RfStore *rf_store_of_events(Relation events);
 extern Oid		rf_store_extension_schema(void);
 extern bool		rf_store_is_registered(const char *schema);
+extern int		rf_store_layout_version(const char *schema);
 extern List	   *rf_store_schemas(void);
 extern char	   *rf_store_schema_of_tenant(const char *tenant);
+extern char	   *rf_store_tenant_of_schema(const char *schema);
+extern Oid		rf_store_schema_for(const char *tenant);
+extern bool		rf_store_allows(Oid namespace_id, RfRight right);
 extern void		rf_store_forget_all(void);
+
+/* all stores */
+extern List *rf_store_list_all(void);
+typedef void (*RfStoreWork)(RfStore *store, void *arg);
+extern bool rf_store_is_all(const char *tenant);
+extern void rf_store_each(const char *tenant, RfRight right, bool looks,
+						  RfStoreWork work, void *arg);
+extern void rf_store_warn(Oid namespace_id, const ErrorData *error);
+extern void rf_store_warn_denied(int count);
 
 /* statements */
 extern RfPlan rf_store_plan(RfStore *store, const RfStatement *statement);

@@ -17,6 +17,12 @@
  * it is undone, with all that was noted down about it, and tried again in the
  * next transaction.  What can't be had for long is left to the next run.
  *
+ * A run of all stores has to go on when one of them fails, and a procedure in
+ * C can't catch an error and roll back: the connections of whatever failed
+ * would stay behind.  So each of its steps runs in a subtransaction, too; when
+ * that fails the loop ends with an empty transaction, and the next store has
+ * its turn.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -103,6 +109,8 @@ typedef struct MoveLoop
 	int64		   work_time; /* of the last step, in microseconds */
 	int64		   commit_time;
 	char		  *left_for; /* set: something was left because of that */
+	bool		   catches;	 /* do others go on when this store fails? */
+	ErrorData	  *failure;	 /* what it failed with, and the loop ended */
 	RfMoveStreams *streams;
 } MoveLoop;
 
@@ -125,7 +133,7 @@ is_over(MoveLoop *loop)
 {
 	if (!loop->out_of_time && GetCurrentTimestamp() >= loop->control.deadline)
 		loop->out_of_time = true;
-	return loop->out_of_time || loop->stopped;
+	return loop->out_of_time || loop->stopped || loop->failure != NULL;
 }
 
 static void
@@ -134,12 +142,38 @@ set_held_back(RfProgress *progress, const char *by)
 	snprintf(progress->held_back_by, RF_HELD_BACK_LEN, "%s", by);
 }
 
+/* What is to be told of an error, in the current memory context. */
+static ErrorData *
+copy_error(const ErrorData *error)
+{
+	ErrorData *result = palloc0(sizeof(ErrorData));
+
+	result->sqlerrcode = error->sqlerrcode;
+	result->message = pstrdup(error->message);
+	if (error->detail != NULL)
+		result->detail = pstrdup(error->detail);
+	if (error->hint != NULL)
+		result->hint = pstrdup(error->hint);
+	return result;
+}
+
 /* Something is left to the next run. */
 static void
 leave(MoveLoop *loop, const char *held_back_by)
 {
 	if (loop->left_for == NULL)
 		loop->left_for = MemoryContextStrdup(loop->context, held_back_by);
+}
+
+/* The store failed with an error that was caught. */
+static void
+fail(MoveLoop *loop, const ErrorData *error)
+{
+	MemoryContext old = MemoryContextSwitchTo(loop->context);
+
+	if (loop->failure == NULL)
+		loop->failure = copy_error(error);
+	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -169,12 +203,17 @@ begin_step(MoveLoop *loop)
 static void
 end_step(MoveLoop *loop)
 {
+	ErrorData *error;
+
 	MemoryContextSwitchTo(loop->context);
 	MemoryContextReset(loop->step);
 	if (!loop->commits)
 		return;
 	PopActiveSnapshot();
-	rf_query_commit();
+	if (!loop->catches)
+		rf_query_commit();
+	else if (!rf_query_try_commit(&error))
+		fail(loop, error);
 	MemoryContextSwitchTo(loop->context);
 }
 
@@ -185,6 +224,15 @@ work_on_store(Step *step)
 
 	loop->store = rf_store_in(loop->namespace_id, false);
 	step->work(loop, step->arg);
+}
+
+static void
+work_in_scope(void *arg)
+{
+	Step *step = arg;
+
+	MemoryContextSwitchTo(step->loop->step);
+	work_on_store(step);
 }
 
 static void
@@ -211,6 +259,12 @@ attempt(Step *step, int *sqlstate)
 	RfProgress before = loop->progress;
 	ErrorData *error;
 
+	if (loop->catches)
+	{
+		if (!rf_query_attempt(work_in_scope, step, RF_ANY_ERROR, &error))
+			fail(loop, error);
+		return true;
+	}
 	if (loop->control.throttle == NULL)
 	{
 		work_on_store(step);
@@ -277,6 +331,7 @@ try_step(Step *step, bool *again)
 {
 	MoveLoop   *loop = step->loop;
 	RfThrottle *throttle = loop->control.throttle;
+	RfProgress	before = loop->progress;
 	instr_time	begin;
 	int			sqlstate;
 	bool		done;
@@ -291,6 +346,8 @@ try_step(Step *step, bool *again)
 	tell_owner(loop);
 	loop->work_time = microseconds_since(&begin);
 	end_step(loop);
+	if (loop->failure != NULL)
+		loop->progress = before;
 	loop->commit_time = microseconds_since(&begin) - loop->work_time;
 	return done;
 }
@@ -308,6 +365,8 @@ do_step_within(MoveLoop *loop, int lock_wait, StepWork work, void *arg)
 				 .lock_wait = lock_wait};
 	bool again;
 
+	if (loop->failure != NULL)
+		return false;
 	while (!try_step(&step, &again))
 	{
 		if (!again || is_over(loop))
@@ -317,7 +376,7 @@ do_step_within(MoveLoop *loop, int lock_wait, StepWork work, void *arg)
 		}
 		rf_lock_pause(loop->control.throttle->pause);
 	}
-	return true;
+	return loop->failure == NULL;
 }
 
 static bool
@@ -927,7 +986,8 @@ leave_open(MoveLoop *loop)
 	CloseCall call;
 
 	call.ids = list_undecided(loop, &call.count);
-	(void) do_step(loop, note_left_open, &call);
+	if (!do_step(loop, note_left_open, &call))
+		return;
 	ereport(NOTICE,
 			(errmsg("streams that other transactions hold were not closed: %d",
 					call.count),
@@ -1150,15 +1210,102 @@ deadline_after(Interval *runtime)
 	return deadline;
 }
 
+static void
+require_right(MoveLoop *loop, void *arg)
+{
+	bool *denied = arg;
+
+	*denied = !rf_store_allows(loop->namespace_id, RF_RIGHT_ARCHIVE);
+}
+
+/* Run the loop of one store, and tell what came of it. */
+static void
+run_store(MoveLoop *loop)
+{
+	(void) run_loop(loop);
+	if (loop->failure != NULL)
+		rf_store_warn(loop->namespace_id, loop->failure);
+	ereport(NOTICE,
+			(errmsg("schema \"%s\": " INT64_FORMAT
+					" events moved, " INT64_FORMAT
+					" streams touched, %d batches, %d months flipped",
+					get_namespace_name(loop->namespace_id),
+					loop->progress.events, count_touched(loop),
+					(int) loop->progress.batches, (int) loop->progress.months),
+			 loop->out_of_time ? errdetail("Stopped at max_runtime.") : 0));
+}
+
+/* What came of a run of all stores. */
+typedef struct RunTally
+{
+	int		   stores;
+	int		   denied;
+	int		   failed;
+	ErrorData *failure; /* the first one */
+} RunTally;
+
+/* Run one of all stores; one that the caller has no right to is left out. */
+static void
+run_one_of_all(Oid namespace_id, const RfMoveSpec *spec, TimestampTz deadline,
+			   RunTally *tally)
+{
+	MemoryContext old = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(old, "Rillflow move",
+												  ALLOCSET_DEFAULT_SIZES);
+	MoveLoop	  loop;
+	bool		  denied = false;
+
+	MemoryContextSwitchTo(context);
+	init_loop(&loop, spec, namespace_id);
+	loop.control.deadline = deadline;
+	loop.catches = true;
+	if (do_step(&loop, require_right, &denied) && !denied)
+		run_store(&loop);
+	else if (!denied)
+		rf_store_warn(namespace_id, loop.failure);
+	tally->stores += denied ? 0 : 1;
+	tally->denied += denied ? 1 : 0;
+	tally->failed += loop.failure == NULL ? 0 : 1;
+	MemoryContextSwitchTo(old);
+	if (loop.failure != NULL && tally->failure == NULL)
+		tally->failure = copy_error(loop.failure);
+	MemoryContextDelete(context);
+}
+
+/*
+ * Run all stores.  Whoever calls has to be told when one has failed, and what
+ * the others did is committed: so there is an error at the end.
+ */
+static void
+run_all(const RfMoveSpec *spec, TimestampTz deadline)
+{
+	List	 *schemas = rf_store_list_all();
+	RunTally  tally = {0};
+	ListCell *cell;
+
+	foreach(cell, schemas)
+	{
+		CHECK_FOR_INTERRUPTS();
+		run_one_of_all(lfirst_oid(cell), spec, deadline, &tally);
+	}
+	rf_store_warn_denied(tally.denied);
+	if (tally.failed > 0)
+		ereport(
+			ERROR,
+			(errcode(tally.failure->sqlerrcode),
+			 errmsg("%d of %d stores failed, the first one with: %s",
+					tally.failed, tally.stores, tally.failure->message),
+			 errdetail(
+				 "A warning names each. What was moved in the others is committed.")));
+}
+
 Datum
 rf_archive_run(PG_FUNCTION_ARGS)
 {
 	char	   *tenant;
 	TimestampTz deadline = DT_NOEND;
 	RfMoveSpec	spec;
-	List	   *stores;
-	List	   *schemas = NIL;
-	ListCell   *cell;
+	MoveLoop	loop;
 
 	require_no_transaction_block(fcinfo);
 	read_spec(fcinfo, &spec);
@@ -1170,26 +1317,14 @@ rf_archive_run(PG_FUNCTION_ARGS)
 	/* from here on memory has to outlive the transactions */
 	rf_query_connect_nonatomic();
 	tenant = RF_GETARG_STRING(6);
-	stores = rf_store_list(tenant, RF_RIGHT_ARCHIVE);
-	foreach(cell, stores)
-		schemas = lappend_oid(schemas,
-							  ((RfStore *) lfirst(cell))->namespace_id);
-	foreach(cell, schemas)
+	if (rf_store_is_all(tenant))
+		run_all(&spec, deadline);
+	else
 	{
-		MoveLoop loop;
-
-		init_loop(&loop, &spec, lfirst_oid(cell));
+		init_loop(&loop, &spec,
+				  rf_store_get(tenant, RF_RIGHT_ARCHIVE)->namespace_id);
 		loop.control.deadline = deadline;
-		(void) run_loop(&loop);
-		ereport(NOTICE,
-				(errmsg("schema \"%s\": " INT64_FORMAT
-						" events moved, " INT64_FORMAT
-						" streams touched, %d batches, %d months flipped",
-						get_namespace_name(lfirst_oid(cell)),
-						loop.progress.events, count_touched(&loop),
-						(int) loop.progress.batches,
-						(int) loop.progress.months),
-				 loop.out_of_time ? errdetail("Stopped at max_runtime.") : 0));
+		run_store(&loop);
 	}
 	rf_query_disconnect();
 	PG_RETURN_VOID();

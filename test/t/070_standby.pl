@@ -72,6 +72,7 @@ my %readers = (
 		'SELECT partition, events FROM rf_partitions() WHERE from_month IS NULL'
 	],
 	rf_policy_due => ["SELECT * FROM rf_policy_due('2026-01-01 00:00+00')"],
+	rf_tenants => ['SELECT count(*) FROM rf_tenants()'],
 	rf_worker_list => ['SELECT schema, policy, state, detail FROM rf_worker_status'],
 	rf_archive_redirect_enabled => ['SELECT rf_archive_redirect_enabled()'],
 	rf_archive_move => [
@@ -80,6 +81,10 @@ my %readers = (
 	]);
 my %writers = (
 	rf_install => [ "SELECT rf_install('public')", "SELECT rf_install('information_schema')" ],
+	rf_create_tenant => ["SELECT rf_create_tenant('new')"],
+	rf_drop_tenant => ["SELECT rf_drop_tenant('nobody', 'nobody', true)"],
+	rf_set_owner => ['SELECT rf_set_owner(current_user)'],
+	rf_upgrade_store => ['SELECT rf_upgrade_store()'],
 	rf_uninstall => ["SELECT rf_uninstall('public', 'public', true)"],
 	rf_append => [
 		"SELECT rf_append($two, 't', '{}')",

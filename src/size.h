@@ -1,0 +1,22 @@
+/*-------------------------------------------------------------------------
+ *
+ * size.h
+ *	  How large tables are.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RF_SIZE_H
+#define RF_SIZE_H
+
+#include "rillflow.h"
+
+typedef struct RfSize
+{
+	int64 bytes; /* with indexes and TOAST */
+	int64 heap;	 /* of its rows alone; 0: it has none */
+	int64 rows;	 /* about so many, by the statistics */
+} RfSize;
+
+extern void rf_size_of_table(Oid relid, RfSize *size);
+
+#endif /* RF_SIZE_H */
