@@ -9,7 +9,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $node = new_store('cancel', 'max_connections = 20');
-my $total = 30_000;
+my $total = 60_000;
 load_events($node, 200, $total / 200);
 my $before = checksum($node, 'base');
 like($before, qr/^$total:/, 'there are events');
@@ -143,12 +143,19 @@ my ($done) = $progress[-1] =~ /moved (\d+) of/;
 cmp_ok($done, '>', 0, 'the last time it had moved some');
 cmp_ok($done, '<=', $left, 'and not more than there were');
 
-# A move in one statement is all or nothing.
+# A move in one statement is all or nothing: cancelled in its second batch, it keeps nothing of its first.
 my $fourth = moved();
-($status, $out, $err) = $node->psql('postgres',
-	"\\set VERBOSITY verbose\nSET statement_timeout = '100ms';\nSELECT * FROM rf_archive_move('2024-05-01', 1)");
+cmp_ok($fourth, '<', $total, 'there are events left');
+$holder = hold_point($node, 'move_before_commit');
+$mover = start_psql($node, "SELECT * FROM rf_archive_move('2024-05-01', 1);", 'mover');
+wait_at_point($node, 'move_before_commit', 'mover', $mover);
+step_point($holder);
+$pid = wait_at_point($node, 'move_before_commit', 'mover', $mover);
+$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+($status, $out, $err) = finish_psql($mover);
 like($err, qr/ERROR:  57014:/, 'rf_archive_move is cancelled');
 is(moved(), $fourth, 'nothing of it is kept');
+release_point($holder);
 
 # The rest goes in one.
 is($node->safe_psql('postgres', "SELECT events_moved FROM rf_archive_move('2024-05-01', 100000)"),
