@@ -257,7 +257,7 @@ report_wrong_head(const Request *request, int32 head)
 {
 	ereport(ERROR, (errcode(ERRCODE_RF_WRONG_HEAD),
 					errmsg("stream %s is not at event %d",
-						   rf_stream_id_text(request->stream_id),
+						   rf_query_uuid_text(request->stream_id),
 						   request->expected_seq),
 					errdetail("The stream is at %d.", head),
 					errhint("Read the stream again, and decide again.")));
@@ -302,7 +302,7 @@ raise_head(RfStore *store, Request *request, int *fresh, bool *to_cold)
 			ERROR,
 			(errcode(ERRCODE_RF_STREAM_MARKED),
 			 errmsg("stream %s is archived",
-					rf_stream_id_text(request->stream_id)),
+					rf_query_uuid_text(request->stream_id)),
 			 errhint(
 				 "Reactivate it with rf_archive_reactivate(), or append with allow_archived => true.")));
 	if (request->expected_seq >= 0 && request->expected_seq != head &&

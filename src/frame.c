@@ -410,7 +410,7 @@ rf_frame_number(RfFrame *frame, RfHead *head, int32 wanted)
 	if (wanted > raise->head)
 		ereport(ERROR, (errcode(ERRCODE_RF_WRONG_HEAD),
 						errmsg("event %d of stream %s would leave a gap",
-							   wanted, rf_stream_id_text(&raise->stream_id)),
+							   wanted, rf_query_uuid_text(&raise->stream_id)),
 						errdetail("The stream is at %d.", raise->head),
 						errhint("Insert number %d, or leave stream_seq out.",
 								raise->head + 1)));
@@ -510,7 +510,7 @@ rf_frame_arrive(RfFrame *frame, const pg_uuid_t *id, int32 stream_seq,
 			ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("an event of stream %s was changed on its way",
-					rf_stream_id_text(id)),
+					rf_query_uuid_text(id)),
 			 errhint(
 				 "Look for a trigger that changes stream_id, stream_seq or global_seq.")));
 	row->arrived = true;
@@ -618,13 +618,13 @@ verify_run(const pg_uuid_t *id, const RfRun *run)
 			ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("another transaction has appended to stream %s meanwhile",
-					rf_stream_id_text(id)),
+					rf_query_uuid_text(id)),
 			 errhint("Run the transaction again.")));
 	ereport(
 		ERROR,
 		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		 errmsg("a row of stream %s was numbered, but not inserted",
-				rf_stream_id_text(id)),
+				rf_query_uuid_text(id)),
 		 errdetail("Of the numbers %d to %d, " INT64_FORMAT " have a row.",
 				   run->first, run->last, ours),
 		 errhint(

@@ -29,7 +29,6 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -66,12 +65,6 @@ static const RfStatement remove_hold =
 	 " AND reason = $2",
 	 2,
 	 {UUIDOID, TEXTOID}};
-
-static char *
-id_text(const pg_uuid_t *id)
-{
-	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id)));
-}
 
 /*
  * Asking
@@ -148,7 +141,7 @@ rf_hold_refuse(const RfStore *store, const RfHold *hold, const char *what)
 				 errhint("When it is over, release it with rf_release().")));
 	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					errmsg("%s while stream %s is on hold", what,
-						   id_text(&hold->stream_id)),
+						   rf_query_uuid_text(&hold->stream_id)),
 					errdetail("The reason is \"%s\".", hold->reason),
 					errhint("When it is over, release it with rf_release().")));
 }
@@ -220,8 +213,9 @@ place(RfStore *store, const pg_uuid_t *id, const char *reason)
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	if (id != NULL &&
 		rf_query_run(rf_store_plan(store, &find_stream), values, NULL) == 0)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-						errmsg("stream %s does not exist", id_text(id))));
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("stream %s does not exist", rf_query_uuid_text(id))));
 	placed = rf_query_run(rf_store_plan(store, &place_hold), values, nulls) > 0;
 	if (placed)
 		log_hold(store, "hold", id, reason);
@@ -232,9 +226,10 @@ place(RfStore *store, const pg_uuid_t *id, const char *reason)
 static void
 refuse_release(const RfStore *store, const pg_uuid_t *id, const char *reason)
 {
-	const char *what = id == NULL ? psprintf("the store in schema \"%s\"",
-											 store->schema) :
-									psprintf("stream %s", id_text(id));
+	const char *what = id == NULL ?
+						   psprintf("the store in schema \"%s\"",
+									store->schema) :
+						   psprintf("stream %s", rf_query_uuid_text(id));
 
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -162,7 +162,7 @@ require_none_left(RfStore *store, const pg_uuid_t *id)
 		if (rf_partition_holds_stream(leaf->relid, id, snapshot))
 			ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 							errmsg("events of stream %s were moved meanwhile",
-								   rf_stream_id_text(id)),
+								   rf_query_uuid_text(id)),
 							errhint("Run the transaction again.")));
 	}
 	UnregisterSnapshot(snapshot);
@@ -193,7 +193,7 @@ reactivate(RfStore *store, const pg_uuid_t *id, bool with_events, Datum *row,
 	if (rf_query_run(rf_store_plan(store, &lock_stream), &value, NULL) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("stream %s does not exist", rf_stream_id_text(id))));
+				 errmsg("stream %s does not exist", rf_query_uuid_text(id))));
 	if (with_events && !rf_query_null(0, 1))
 	{
 		TimestampTz first = DatumGetTimestampTz(rf_query_must(0, 1));

@@ -621,7 +621,7 @@ require_equal_doubles(RfStore *store, const RfMoveSpec *spec,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
 			 errmsg("event %d of stream %s is cold already, with other content",
 					DatumGetInt32(rf_query_must(0, 2)),
-					rf_stream_id_text(DatumGetUUIDP(rf_query_must(0, 1)))),
+					rf_query_uuid_text(DatumGetUUIDP(rf_query_must(0, 1)))),
 			 errdetail("The hot event was left where it is."),
 			 errhint("Find out which of the two is right.")));
 }

@@ -717,6 +717,53 @@ rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 	return result;
 }
 
+typedef struct MonthCall
+{
+	RfStore	   *store;
+	RfTier		tier;
+	DateADT		month;
+	RfMonthMade made;
+	ErrorData  *error;
+} MonthCall;
+
+static void
+create_called(void *arg)
+{
+	MonthCall *call = arg;
+
+	(void) rf_partition_create(call->store, call->tier, call->month, NULL);
+}
+
+static void
+create_unless_named(void *arg)
+{
+	MonthCall *call = arg;
+
+	if (!rf_query_attempt(create_called, call, ERRCODE_DUPLICATE_TABLE,
+						  &call->error))
+		call->made = RF_MONTH_NAMED;
+}
+
+/*
+ * Make a month if that can be done now: rows that belong to it have a place to
+ * wait in.  *error tells why it was not made.
+ */
+RfMonthMade
+rf_partition_try_create(RfStore *store, RfTier tier, DateADT month,
+						ErrorData **error)
+{
+	MonthCall call = {.store = store,
+					  .tier = tier,
+					  .month = month,
+					  .made = RF_MONTH_MADE};
+
+	if (!rf_query_attempt(create_unless_named, &call,
+						  ERRCODE_LOCK_NOT_AVAILABLE, &call.error))
+		call.made = RF_MONTH_LOCKED;
+	*error = call.error;
+	return call.made;
+}
+
 /*
  * Dropping a month
  */

@@ -35,6 +35,14 @@ typedef struct RfSearch
 	struct SearchedLeaf *leaves;
 } RfSearch;
 
+/* What came of an attempt to make a month. */
+typedef enum RfMonthMade
+{
+	RF_MONTH_MADE,
+	RF_MONTH_LOCKED, /* its locks were not to be had */
+	RF_MONTH_NAMED	 /* another table has its name */
+} RfMonthMade;
+
 extern DateADT	   rf_partition_month_of(TimestampTz time);
 extern TimestampTz rf_partition_start(DateADT month);
 extern DateADT	   rf_partition_next_month(DateADT month);
@@ -57,20 +65,22 @@ extern List *rf_partition_waiting(RfStore *store, RfTier tier, int64 most,
 								  int64 *events, int64 *left);
 extern Oid	 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 								 const char *tablespace);
-extern void	 rf_partition_guard(const char *table);
-extern bool	 rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id,
-									   Snapshot snapshot);
-extern void	 rf_partition_begin_search(RfSearch *search, Oid parent,
-									   Snapshot snapshot);
-extern bool	 rf_partition_search(RfSearch *search, const pg_uuid_t *id,
-								 int32 highest, TimestampTz first,
-								 TimestampTz last);
-extern void	 rf_partition_end_search(RfSearch *search);
-extern int64 rf_partition_lowest(Oid leaf);
-extern int64 rf_partition_highest(Oid leaf);
-extern bool	 rf_partition_is_seen(Oid relid);
-extern void	 rf_partition_require_silent(Oid relid, bool is_target);
-extern void	 rf_partition_require_all_silent(Oid parent);
-extern void	 rf_partition_require_moved(int64 gone, int64 come, Oid source);
+extern RfMonthMade rf_partition_try_create(RfStore *store, RfTier tier,
+										   DateADT month, ErrorData **error);
+extern void		   rf_partition_guard(const char *table);
+extern bool		   rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id,
+											 Snapshot snapshot);
+extern void		   rf_partition_begin_search(RfSearch *search, Oid parent,
+											 Snapshot snapshot);
+extern bool		   rf_partition_search(RfSearch *search, const pg_uuid_t *id,
+									   int32 highest, TimestampTz first,
+									   TimestampTz last);
+extern void		   rf_partition_end_search(RfSearch *search);
+extern int64	   rf_partition_lowest(Oid leaf);
+extern int64	   rf_partition_highest(Oid leaf);
+extern bool		   rf_partition_is_seen(Oid relid);
+extern void		   rf_partition_require_silent(Oid relid, bool is_target);
+extern void		   rf_partition_require_all_silent(Oid parent);
+extern void rf_partition_require_moved(int64 gone, int64 come, Oid source);
 
 #endif /* RF_PARTITION_H */

@@ -171,7 +171,7 @@ rf_plan_sources(RfStore *store, const RfMoveSpec *spec)
 		if (!state.exists)
 			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 							errmsg("stream %s does not exist",
-								   rf_stream_id_text(&spec->stream_id))));
+								   rf_query_uuid_text(&spec->stream_id))));
 		from = rf_partition_month_of(state.first_event_at);
 		to = rf_partition_month_of(state.last_event_at);
 	}

@@ -418,10 +418,7 @@ get_name(FunctionCallInfo fcinfo)
 {
 	char *name = RF_GETARG_STRING(0);
 
-	if (name == NULL || *name == '\0' || strlen(name) >= NAMEDATALEN)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("\"name\" must be a text of 1 to %d bytes",
-							   NAMEDATALEN - 1)));
+	rf_store_require_name(name);
 	return name;
 }
 

@@ -31,6 +31,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -543,6 +544,12 @@ rf_query_ddl(const char *format, ...)
 	va_end(args);
 	expect_ok(SPI_execute(sql, false, 0));
 	pfree(sql);
+}
+
+char *
+rf_query_uuid_text(const pg_uuid_t *id)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id)));
 }
 
 /* An array of values of a type without modifiers. */

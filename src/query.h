@@ -76,6 +76,7 @@ extern void	  rf_query_copy_row(uint64 row, Datum *values, bool *nulls,
 /* statements and values put together */
 extern char		 *rf_query_format(const char *format, ...);
 extern void		  rf_query_ddl(const char *format, ...);
+extern char		 *rf_query_uuid_text(const pg_uuid_t *id);
 extern ArrayType *rf_query_array(Datum *elements, int count, Oid type);
 
 #endif /* RF_QUERY_H */

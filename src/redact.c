@@ -147,7 +147,7 @@ report_progress(const Redaction *redaction)
 	char *message = psprintf("redacted " INT64_FORMAT
 							 " events of stream %s so far",
 							 redaction->events,
-							 rf_stream_id_text(redaction->stream_id));
+							 rf_query_uuid_text(redaction->stream_id));
 
 	CHECK_FOR_INTERRUPTS();
 	ereport(NOTICE, (errmsg_internal("%s", message)));
@@ -261,7 +261,7 @@ redact_tiers(Redaction *redaction)
 	}
 	ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					errmsg("events of stream %s were moved meanwhile",
-						   rf_stream_id_text(redaction->stream_id)),
+						   rf_query_uuid_text(redaction->stream_id)),
 					errhint("Run the transaction again.")));
 }
 
@@ -317,7 +317,7 @@ lock_row(Redaction *redaction)
 					 NULL) == 0)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("stream %s does not exist",
-							   rf_stream_id_text(redaction->stream_id))));
+							   rf_query_uuid_text(redaction->stream_id))));
 	if (rf_query_null(0, 1) || rf_query_null(0, 2))
 		return false;
 	redaction->from = rf_partition_month_of(
@@ -339,7 +339,7 @@ require_event(Redaction *redaction)
 					 NULL) == 0)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("stream %s has no event %d",
-							   rf_stream_id_text(redaction->stream_id),
+							   rf_query_uuid_text(redaction->stream_id),
 							   redaction->stream_seq)));
 }
 

@@ -58,8 +58,12 @@
  */
 #define MOST_WAITING 10000
 
-/* How long a run that can't be stopped otherwise may go on beyond its time. */
-#define GRACE_MS 30000
+/*
+ * A step that goes on so long beyond the run's time is cancelled; a process
+ * that does, ended.
+ */
+#define STEP_GRACE_MS 500
+#define PROCESS_GRACE_MS 30000
 
 typedef struct Run
 {
@@ -351,34 +355,6 @@ end_of_time(const Run *run)
 	return Min(run->policy.deadline, run->policy.window_end);
 }
 
-typedef struct MonthCall
-{
-	RfStore	  *store;
-	RfTier	   tier;
-	DateADT	   month;
-	ErrorData *error;
-	char	  *left_for; /* why it was not made; NULL: it was */
-} MonthCall;
-
-static void
-make_month(void *arg)
-{
-	MonthCall *call = arg;
-
-	(void) rf_partition_create(call->store, call->tier, call->month, NULL);
-}
-
-static void
-make_month_unless_named(void *arg)
-{
-	MonthCall *call = arg;
-
-	if (!rf_query_attempt(make_month, call, ERRCODE_DUPLICATE_TABLE,
-						  &call->error))
-		call->left_for = psprintf("name of month %s",
-								  rf_partition_date_text(call->month));
-}
-
 /*
  * Make a month, in a transaction of its own.  Where its locks are not to be
  * had, the next run makes it; where another table has its name, nobody does,
@@ -387,21 +363,23 @@ make_month_unless_named(void *arg)
 static bool
 try_month(Run *run, RfTier tier, DateADT month)
 {
-	MonthCall call = {.tier = tier, .month = month};
-	bool	  go_on;
+	Oid			namespace_id = run->book.namespace_id;
+	ErrorData  *error;
+	RfMonthMade made;
+	bool		go_on;
 
 	CHECK_FOR_INTERRUPTS();
 	if (GetCurrentTimestamp() >= end_of_time(run))
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	call.store = rf_store_in(run->book.namespace_id, false);
-	if (!rf_query_attempt(make_month_unless_named, &call,
-						  ERRCODE_LOCK_NOT_AVAILABLE, &call.error))
-		call.left_for = "locks";
-	if (call.left_for != NULL)
-		run->left_for = call.left_for;
-	go_on = on_step(rf_store_in(run->book.namespace_id, false), &run->progress,
-					run);
+	made = rf_partition_try_create(rf_store_in(namespace_id, false), tier,
+								   month, &error);
+	if (made == RF_MONTH_LOCKED)
+		run->left_for = "locks";
+	else if (made == RF_MONTH_NAMED)
+		run->left_for = psprintf("name of month %s",
+								 rf_partition_date_text(month));
+	go_on = on_step(rf_store_in(namespace_id, false), &run->progress, run);
 	PopActiveSnapshot();
 	rf_query_commit();
 	return go_on;
@@ -470,21 +448,22 @@ move(Run *run)
 }
 
 /*
- * What the policy says now.  Steps end in time by themselves; functions of
- * users that they call are cancelled after a while.
+ * What the policy says now.  Most steps are short, and the run ends after one;
+ * a longer one is cancelled.
  */
 static void
 take_policy(Run *run)
 {
-	TimestampTz latest;
+	TimestampTz end;
 
 	if (!rf_policy_read(&run->book, run->name, run->started_at, &run->policy))
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("policy \"%s\" was paused or removed", run->name)));
-	latest = TimestampTzPlusMilliseconds(end_of_time(run), GRACE_MS);
-	enable_timeout_at(STATEMENT_TIMEOUT, latest);
-	rf_board_set_deadline(TimestampTzPlusMilliseconds(latest, GRACE_MS));
+	end = end_of_time(run);
+	enable_timeout_at(STATEMENT_TIMEOUT,
+					  TimestampTzPlusMilliseconds(end, STEP_GRACE_MS));
+	rf_board_set_deadline(TimestampTzPlusMilliseconds(end, PROCESS_GRACE_MS));
 }
 
 /* All that a run does, unless it is stopped. */
@@ -632,7 +611,9 @@ rf_run_policy(Oid namespace_id, const char *policy)
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
 												  "Rillflow run",
 												  ALLOCSET_DEFAULT_SIZES);
-	Run			  run = {.namespace_id = namespace_id, .name = policy};
+	Run			  run = {.namespace_id = namespace_id,
+						 .name = policy,
+						 .policy = {.window_end = DT_NOEND, .deadline = DT_NOEND}};
 	ErrorData	 *error;
 
 	/* the memory of a connection that commits hangs on a portal's */

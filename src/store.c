@@ -828,6 +828,16 @@ rf_store_in(Oid namespace_id, bool missing_ok)
 	return store;
 }
 
+/* What people give names to in a store, as policies and consumers. */
+void
+rf_store_require_name(const char *name)
+{
+	if (name == NULL || *name == '\0' || strlen(name) >= NAMEDATALEN)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("\"name\" must be a text of 1 to %d bytes",
+							   NAMEDATALEN - 1)));
+}
+
 /*
  * Rights
  */

@@ -141,6 +141,8 @@ extern void rf_store_each(const char *tenant, RfRight right, bool looks,
 extern void rf_store_warn(Oid namespace_id, const ErrorData *error);
 extern void rf_store_warn_denied(int count);
 
+extern void rf_store_require_name(const char *name);
+
 /* statements */
 extern RfPlan rf_store_plan(RfStore *store, const RfStatement *statement);
 extern RfPlan rf_store_plan_for(RfStore *store, const RfStatement *statement,

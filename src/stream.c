@@ -152,12 +152,6 @@ static const RfStatement create_many =
  * State
  */
 
-char *
-rf_stream_id_text(const pg_uuid_t *id)
-{
-	return DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(id)));
-}
-
 static TimestampTz
 time_or(Datum value, bool isnull, TimestampTz otherwise)
 {
@@ -453,7 +447,7 @@ lock_by_query(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("stream %s was changed by another transaction",
-							rf_stream_id_text(id)),
+							rf_query_uuid_text(id)),
 					 errhint("Run the transaction again.")));
 	}
 	state->exists = true;
@@ -727,7 +721,7 @@ rf_stream_report_full(const pg_uuid_t *id)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-			 errmsg("stream %s is full", rf_stream_id_text(id)),
+			 errmsg("stream %s is full", rf_query_uuid_text(id)),
 			 errdetail("A stream holds at most %d events.", PG_INT32_MAX)));
 }
 
@@ -765,7 +759,7 @@ raise_by_statement(RfStore *store, const pg_uuid_t *id, int32 by,
 				ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the head of stream %s could not be raised",
-						rf_stream_id_text(id)),
+						rf_query_uuid_text(id)),
 				 errhint(
 					 "Look for a trigger or a rule on \"rf_streams\" that skips rows.")));
 	}
@@ -1004,7 +998,7 @@ rf_stream_report_taken(const pg_uuid_t *id, int32 number, int32 last_seq)
 		ERROR,
 		(errcode(ERRCODE_UNIQUE_VIOLATION),
 		 errmsg("event %d of stream %s exists already", number,
-				rf_stream_id_text(id)),
+				rf_query_uuid_text(id)),
 		 errdetail("The stream's last_seq is %d.", last_seq),
 		 errhint(
 			 "Insert number last_seq + 1 of rf_streams, or leave stream_seq out.")));
@@ -1025,7 +1019,7 @@ report_unraised(RfStore *store, const RfRaise *raise)
 		(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 		 errmsg(
 			 "stream %s was archived, reactivated or removed while events were inserted",
-			 rf_stream_id_text(&raise->stream_id)),
+			 rf_query_uuid_text(&raise->stream_id)),
 		 errhint("Run the transaction again.")));
 }
 

@@ -70,20 +70,19 @@ typedef struct RfRaise
 } RfRaise;
 
 /* state */
-extern void	 rf_stream_read(RfStore *store, const pg_uuid_t *id,
-							Snapshot snapshot, RfStreamState *state);
-extern void	 rf_stream_begin_read(RfStreamReader *reader, RfStore *store,
-								  Snapshot snapshot);
-extern void	 rf_stream_read_next(RfStreamReader *reader, const pg_uuid_t *id,
-								 RfStreamState *state);
-extern void	 rf_stream_end_read(RfStreamReader *reader);
-extern void	 rf_stream_read_latest(RfStore *store, const pg_uuid_t *id,
-								   RfStreamState *state);
-extern void	 rf_stream_read_active(RfStore *store, const pg_uuid_t *id,
-								   RfStreamState *state);
-extern void	 rf_stream_lock(RfStore *store, const pg_uuid_t *id,
-							RfStreamState *state);
-extern char *rf_stream_id_text(const pg_uuid_t *id);
+extern void rf_stream_read(RfStore *store, const pg_uuid_t *id,
+						   Snapshot snapshot, RfStreamState *state);
+extern void rf_stream_begin_read(RfStreamReader *reader, RfStore *store,
+								 Snapshot snapshot);
+extern void rf_stream_read_next(RfStreamReader *reader, const pg_uuid_t *id,
+								RfStreamState *state);
+extern void rf_stream_end_read(RfStreamReader *reader);
+extern void rf_stream_read_latest(RfStore *store, const pg_uuid_t *id,
+								  RfStreamState *state);
+extern void rf_stream_read_active(RfStore *store, const pg_uuid_t *id,
+								  RfStreamState *state);
+extern void rf_stream_lock(RfStore *store, const pg_uuid_t *id,
+						   RfStreamState *state);
 
 /* the head, raised at once */
 extern int32 rf_stream_raise(RfStore *store, const pg_uuid_t *id, int32 by,

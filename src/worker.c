@@ -445,31 +445,6 @@ report_progress(MoveLoop *loop)
  * The loop
  */
 
-typedef struct MonthCall
-{
-	RfStore	  *store;
-	DateADT	   month;
-	bool	   made;
-	ErrorData *error; /* why not */
-} MonthCall;
-
-static void
-make_month(void *arg)
-{
-	MonthCall *call = arg;
-
-	(void) rf_partition_create(call->store, RF_COLD, call->month, NULL);
-}
-
-static void
-make_unless_locked(void *arg)
-{
-	MonthCall *call = arg;
-
-	call->made = rf_query_attempt(make_month, call, ERRCODE_LOCK_NOT_AVAILABLE,
-								  &call->error);
-}
-
 /*
  * Make a cold month.  Where another table has its name, or its locks are not to
  * be had in time, its events go to the default partition; then we leave the
@@ -478,20 +453,19 @@ make_unless_locked(void *arg)
 static void
 try_month(MoveLoop *loop, void *arg)
 {
-	MonthCall call = {.store = loop->store, .month = *(DateADT *) arg};
+	ErrorData  *error;
+	RfMonthMade made = rf_partition_try_create(loop->store, RF_COLD,
+											   *(DateADT *) arg, &error);
 
-	if (!rf_query_attempt(make_unless_locked, &call, ERRCODE_DUPLICATE_TABLE,
-						  &call.error))
-		call.made = false;
-	else if (!call.made)
-		loop->makes_months = false;
-	if (call.made)
+	if (made == RF_MONTH_MADE)
 		return;
+	if (made == RF_MONTH_LOCKED)
+		loop->makes_months = false;
 	ereport(
 		NOTICE,
 		(errmsg(
 			 "a cold month could not be made, and events go to the default partition"),
-		 errdetail_internal("%s", call.error->message)));
+		 errdetail_internal("%s", error->message)));
 }
 
 /*
