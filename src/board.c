@@ -387,10 +387,8 @@ rf_board_set_deadline(TimestampTz deadline)
 	LWLockRelease(&board->lock);
 }
 
-/* What a process has found: a job, whether there are more, and when to look
- * again. */
 void
-rf_board_report(int number, const RfJob *next, bool more, TimestampTz due_at)
+rf_board_report(int number, const RfFinding *finding)
 {
 	RfBoardProcess *process;
 
@@ -399,11 +397,7 @@ rf_board_report(int number, const RfJob *next, bool more, TimestampTz due_at)
 	if (process != NULL)
 	{
 		process->reported = true;
-		process->found = next != NULL;
-		if (next != NULL)
-			process->next = *next;
-		process->more = more;
-		process->due_at = due_at;
+		process->finding = *finding;
 	}
 	LWLockRelease(&board->lock);
 }
