@@ -57,7 +57,7 @@ my @sessions;
 for my $client (1 .. $clients)
 {
 	my $script = '';
-	my $isolation = ('READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE')[ $client % 3 ];
+	my $isolation = ('READ COMMITTED', 'REPEATABLE READ')[ $client % 2 ];
 	$script .= "SELECT 1 FROM rf_archive_mark(md5('client $client')::uuid);\n";
 	for my $n (1 .. $each)
 	{
@@ -115,11 +115,11 @@ is(ask("SELECT value FROM rf_metrics(NULL) WHERE name = 'archive_events_moved_to
 	ask("SELECT sum(events) FROM rf_archive_log WHERE action = 'batch'"), 'and batches theirs');
 
 # The count is that of the flip, whatever is written right after it; and writers wait for no count.
-ask("INSERT INTO events (stream_id, event_type, body, created_at, bucket_month) SELECT md5('f' || n)::uuid, 'g', '{}', '2023-06-02', '2023-06-01' FROM generate_series(1, 2000) AS n")
+ask("INSERT INTO events (stream_id, event_type, body, created_at, bucket_month) SELECT md5('g' || n)::uuid, 'g', '{}', '2023-06-02', '2023-06-01' FROM generate_series(1, 2000) AS n")
   if ask("SELECT rf_create_partition('hot', '2023-06-01')");
 ask("SELECT rf_archive_mark(md5('late')::uuid)");
 my $point = hold_point($primary, 'flip_before_commit');
-my $run = start_psql($primary, "CALL rf_archive_run('2023-07-01 00:00+00');", 'run');
+my $run = start_psql($primary, "SET rillflow.lock_timeout = 0; CALL rf_archive_run('2023-07-01 00:00+00');", 'run');
 wait_at_point($primary, 'flip_before_commit', 'run', $run);
 my $writer = start_psql($primary, "INSERT INTO events (stream_id, event_type, body, created_at, bucket_month) VALUES (md5('late')::uuid, 'late', '{}', '2023-06-03', '2023-06-01');", 'writer');
 wait_until('a writer waits for the flip', sub { return ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'writer' AND wait_event_type = 'Lock'") });
