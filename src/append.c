@@ -41,6 +41,7 @@
 #include "query.h"
 #include "store.h"
 #include "stream.h"
+#include "totals.h"
 #include "watermark.h"
 
 /* An event that is to be appended; its columns in the order of the INSERT. */
@@ -480,6 +481,8 @@ append_events(RfStore *store, Request *request)
 	if (fresh == 0)
 		return;
 	write_events(store, request, head, to_cold);
+	if (to_cold)
+		rf_totals_count(store->totals, RF_COUNT_REDIRECTED, fresh);
 	claim_new_keys(store, request);
 	notify_append(store, request);
 }

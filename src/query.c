@@ -428,6 +428,14 @@ rf_query_once(const char *sql, int nargs, const Oid *types, const Datum *values,
 	return SPI_processed;
 }
 
+/* Run a query on the active snapshot as it is; others take a newer one. */
+uint64
+rf_query_read(const char *sql)
+{
+	expect_ok(SPI_execute(sql, true, 0));
+	return SPI_processed;
+}
+
 uint64
 rf_query_rows(void)
 {

@@ -62,6 +62,7 @@ extern bool	  rf_query_look(void (*work)(void *arg), void *arg,
 							int caught_sqlstate, ErrorData **error);
 extern void	  rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
 							Tuplestorestate *store);
+extern uint64 rf_query_read(const char *sql);
 extern uint64 rf_query_once(const char *sql, int nargs, const Oid *types,
 							const Datum *values, const char *nulls);
 
