@@ -21,11 +21,20 @@ plan skip_all => "not installed: @missing" if @missing;
 my $rule_tests = IPC::Run::start([ 'promtool', 'test', 'rules', monitoring('alerts_test.yml') ],
 	'<', \undef, '>', \my $rule_tests_out, '2>', \my $rule_tests_err);
 
+# promtool(input, argument...): is it content? And what it says.
+sub promtool
+{
+	my ($input, @arguments) = @_;
+	my $out;
+	my $content = IPC::Run::run([ 'promtool', @arguments ], '<', \$input, '>', \$out, '2>&1');
+	return ($content, $out);
+}
+
 foreach ([ 'rules', 'alerts.yml' ], [ 'config', 'prometheus.yml' ])
 {
 	my ($what, $file) = @$_;
-	ok(IPC::Run::run([ 'promtool', 'check', $what, monitoring($file) ], '<', \undef, '>', \my $out, '2>&1'), "promtool accepts $file")
-	  or diag $out;
+	my ($content, $said) = promtool('', 'check', $what, monitoring($file));
+	ok($content, "promtool accepts $file") or diag $said;
 }
 
 my %anchors = map { lc(s/[^\w\- ]//gr) =~ s/ /-/gr => 1 } slurp_file(monitoring('../README.md')) =~ /^#+ (.*)$/mg;
@@ -55,9 +64,10 @@ sub as_monitor
 	return $status == 0 ? $out : $err;
 }
 
-run_sql("SELECT rf_create_tenant(\$name\$$name\$name\$), rf_create_tenant('hidden')");
+run_sql("SELECT rf_create_tenant(\$name\$$name\$name\$)");
 my $schema = run_sql("SELECT schema FROM rf_stores WHERE tenant = \$name\$$name\$name\$");
-run_sql(readme_block('CREATE ROLE monitor') =~ s/'shop'/'$schema'/gr);
+run_sql(readme_block('CREATE ROLE monitor'));
+run_sql("SELECT rf_create_tenant('hidden')");
 foreach my $query ('SELECT body FROM events', 'SELECT body FROM events_all', 'SELECT body FROM events_hot_default',
 	'SELECT body FROM events_archive', 'SELECT * FROM rf_event_keys', 'SELECT * FROM rf_read_all()',
 	"SELECT * FROM $schema.events", 'SELECT * FROM rf_archive_plan(now())', 'SELECT rf_policy_set($$x$$, $$1 day$$)',
@@ -241,10 +251,10 @@ is(join("\n", sort grep { / archive_/ } split /\n/, $text =~ s/^(?!# TYPE).*\n//
 	as_monitor(q(SELECT DISTINCT '# TYPE ' || CASE WHEN type = 'histogram' THEN regexp_replace(name, '_(bucket|sum|count)$', '') ELSE name END
 		|| ' ' || type FROM rf_metrics() ORDER BY 1)), 'it tells the types that rf_metrics() tells');
 
-my ($exposed, $promtool) = (as_monitor('SELECT rf_metrics_text()'));
-ok(IPC::Run::run([ 'promtool', 'check', 'metrics' ], '<', \"$exposed\n", '>', \$promtool, '2>&1'), 'promtool accepts rf_metrics_text()')
-  or diag $promtool;
-is($promtool, '', 'and has nothing to say to it');
+my $exposed = as_monitor('SELECT rf_metrics_text()');
+my ($content, $said) = promtool("$exposed\n", 'check', 'metrics');
+ok($content, 'promtool accepts rf_metrics_text()');
+is($said, '', 'and has nothing to say to it');
 is(differences(expected_samples(), samples_of($exposed)), '', 'each of its samples is that of rf_metrics()');
 
 # ---- the dashboard and the rules
