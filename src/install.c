@@ -1070,7 +1070,8 @@ drop_tables(const RfStore *store)
 						  store->streams,	store->config,
 						  store->keys,		store->log,
 						  store->consumers, store->policies,
-						  store->runs,		store->holds};
+						  store->runs,		store->holds,
+						  store->totals};
 
 	rf_query_ddl("DROP VIEW %s", rf_store_relation_name(store->events_all));
 	for (int i = 0; i < lengthof(tables); i++)

@@ -212,13 +212,12 @@ static const RfStatement first_in_leaf =
 /* The metrics of a store, while they are collected. */
 typedef struct Survey
 {
-	MemoryContext context; /* of all that is collected */
-	RfSamples	  samples;
-	TimestampTz	  now;
-	RfStore		 *store;
-	RfLabel		  labels[2];  /* those of all its samples */
-	TimestampTz	  oldest_hot; /* DT_NOEND: no hot event */
-	List		 *hot_months; /* Month */
+	RfSamples	samples;
+	TimestampTz now;
+	RfStore	   *store;
+	RfLabel		labels[2];	/* those of all its samples */
+	TimestampTz oldest_hot; /* DT_NOEND: no hot event */
+	List	   *hot_months; /* Month */
 } Survey;
 
 /* A hot month. */
@@ -648,14 +647,12 @@ survey_store(RfStore *store, void *arg)
 	survey->store = store;
 	survey->hot_months = NIL;
 	survey->oldest_hot = DT_NOEND;
-	survey->labels[0] = (RfLabel){"schema", pstrdup(store->schema)};
-	survey->labels[1] = (RfLabel){"tenant", store->tenant == NULL ?
-												"" :
-												pstrdup(store->tenant)};
+	survey->labels[0] = (RfLabel){"schema", store->schema};
+	survey->labels[1] = (RfLabel){"tenant",
+								  store->tenant == NULL ? "" : store->tenant};
 	PG_TRY();
 	{
 		rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-		MemoryContextSwitchTo(survey->context);
 		survey_totals(survey);
 		survey_tiers(survey);
 		survey_streams(survey);
@@ -690,7 +687,6 @@ collect(const char *tenant)
 	TimestampTz begin = GetCurrentTimestamp();
 	TimestampTz end;
 
-	survey->context = CurrentMemoryContext;
 	survey->now = begin;
 	rf_sample_init(&survey->samples, families, FAMILIES);
 	if (rf_store_is_all(tenant))

@@ -21,6 +21,7 @@
 void
 rf_sample_init(RfSamples *samples, const RfFamily *families, int nfamilies)
 {
+	samples->context = CurrentMemoryContext;
 	samples->families = families;
 	samples->nfamilies = nfamilies;
 	samples->count = 0;
@@ -28,7 +29,7 @@ rf_sample_init(RfSamples *samples, const RfFamily *families, int nfamilies)
 	samples->samples = palloc(sizeof(RfSample) * samples->room);
 }
 
-/* The labels' values are not copied. */
+/* The labels' values are copied. */
 void
 rf_sample_add(RfSamples *samples, int family, const char *suffix,
 			  const RfLabel *labels, int nlabels, double value)
@@ -46,7 +47,12 @@ rf_sample_add(RfSamples *samples, int family, const char *suffix,
 	sample->family = family;
 	sample->suffix = suffix;
 	sample->nlabels = nlabels;
-	memcpy(sample->labels, labels, sizeof(RfLabel) * nlabels);
+	for (int i = 0; i < nlabels; i++)
+	{
+		sample->labels[i].name = labels[i].name;
+		sample->labels[i].value = MemoryContextStrdup(samples->context,
+													  labels[i].value);
+	}
 	sample->value = value;
 }
 

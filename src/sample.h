@@ -39,6 +39,7 @@ typedef struct RfSample
 
 typedef struct RfSamples
 {
+	MemoryContext	context; /* of the samples, and of labels' values */
 	const RfFamily *families;
 	int				nfamilies;
 	int				count;
