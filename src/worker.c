@@ -55,6 +55,7 @@
 #include "query.h"
 #include "store.h"
 #include "throttle.h"
+#include "wait_point.h"
 #include "worker.h"
 
 /* How often a long move says how far it is. */
@@ -826,7 +827,10 @@ flip_and_yield(MoveLoop *loop, const LeafCall *leaf)
 	held = TimestampDifferenceMilliseconds(call.locked_at,
 										   GetCurrentTimestamp());
 	if (call.is_held)
+	{
+		RF_WAIT_POINT("flip_before_count");
 		(void) do_step(loop, count_flipped, &call);
+	}
 	if (call.wanted && !is_over(loop))
 		rf_lock_pause(Min(YIELD_FACTOR * Max(held, 1), LONGEST_YIELD_MS));
 	return !call.refused;
