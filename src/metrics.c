@@ -124,8 +124,9 @@ static const RfFamily families[FAMILIES] = {
 	[MONTHS_AHEAD] =
 		{"archive_months_ahead", "gauge",
 		 "Hot months there are after the current one, without a gap."},
-	[REDIRECT_ENABLED] = {"archive_redirect_enabled", "gauge",
-						  "Is the redirect of archived streams on?"},
+	[REDIRECT_ENABLED] =
+		{"archive_redirect_enabled", "gauge",
+		 "Do events of archived streams go to the cold tier at once?"},
 	[OLDEST_HOT] =
 		{"archive_oldest_hot_timestamp_seconds", "gauge",
 		 "Time of the oldest hot event; in a large month, that of its first one by global_seq."},
@@ -149,7 +150,7 @@ static const RfFamily families[FAMILIES] = {
 	[POLICY_RUNNING] = {"archive_policy_running", "gauge",
 						"Does a worker run the policy now?"},
 	[POLICY_THROTTLED] =
-		{"archive_policy_throttled", "gauge",
+		{"archive_policy_held_back", "gauge",
 		 "Does this hold the policy back now, or did it in its last run?"},
 	[CONSUMER_LAG] = {"archive_consumer_lag_events", "gauge",
 					  "Numbers given out that the consumer has not read."},
@@ -157,7 +158,7 @@ static const RfFamily families[FAMILIES] = {
 						  "When the consumer has last advanced."},
 	[CONSUMER_HOLDS_BACK] = {"archive_consumer_holds_back", "gauge",
 							 "Is its checkpoint the one that no move passes?"},
-	[STORES] = {"archive_stores", "gauge", "Stores that were read."},
+	[STORES] = {"archive_stores_readable", "gauge", "Stores that were read."},
 	[STORES_UNREADABLE] =
 		{"archive_stores_unreadable", "gauge",
 		 "Stores left out, for lack of rights or since they are broken or half restored."},
@@ -453,7 +454,9 @@ survey_tiers(Survey *survey)
 	add(survey, COLD_EVENTS, cold.events);
 	add(survey, DEFAULT_EVENTS, hot.default_events + cold.default_events);
 	add(survey, MONTHS_AHEAD, count_months_ahead(survey));
-	add(survey, REDIRECT_ENABLED, survey->store->redirect_enabled);
+	add(survey, REDIRECT_ENABLED,
+		survey->store->redirect_enabled ||
+			survey->store->backend == RF_PARTITIONED);
 	add_time(survey, OLDEST_HOT, NULL, NULL, survey->oldest_hot);
 }
 

@@ -136,7 +136,7 @@ my $counters = counters($primary);
 like($counters, qr/archive_events_redirected_total.*\|[1-9]/, 'there are counters');
 $primary->wait_for_catchup($standby);
 is(counters($standby), $counters, 'the standby has the same');
-like($standby->safe_psql('postgres', 'SELECT rf_metrics_text()'), qr/^archive_stores 1$/m, 'and the same text');
+like($standby->safe_psql('postgres', 'SELECT rf_metrics_text()'), qr/^archive_stores_readable 1$/m, 'and the same text');
 $primary->restart;
 is(counters($primary), $counters, 'a restart changes none');
 my $open = start_psql($primary, "BEGIN; SELECT rf_archive_mark(md5('client 3')::uuid); SELECT pg_sleep(1000);", 'open');
