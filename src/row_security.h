@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * row_security.h
- *	  Row security: the tenants' policies, and what they let a caller do.
+ *	  Row security: the policies that tell tenants apart.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,20 +10,6 @@
 
 #include "rillflow.h"
 
-#include "store.h"
-
-/* asking */
-extern bool rf_row_security_applies(Oid relid);
-extern void rf_row_security_require_insert(const RfStore   *store,
-										   const char	   *tenant,
-										   const pg_uuid_t *stream_id);
-extern void rf_row_security_require_update(const RfStore   *store,
-										   const char	   *tenant,
-										   const pg_uuid_t *stream_id);
-extern void rf_row_security_require_select(const RfStore *store,
-										   const char	 *tenant);
-
-/* policies */
 extern void rf_row_security_pass_on(Oid parent, const char *leaf);
 
 #endif /* RF_ROW_SECURITY_H */
