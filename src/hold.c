@@ -40,7 +40,7 @@
 
 /* columns of rf_holds */
 #define HOLDS_STREAM_ID 2
-#define HOLDS_REASON 3
+#define HOLDS_REASON 4
 
 /* a row of an index holds more, but not much */
 #define MAX_REASON_BYTES 1000

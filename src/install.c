@@ -189,6 +189,7 @@ static const char *const store_ddl[] = {
 	" actor text NOT NULL,"
 	" action text NOT NULL,"
 	" stream_id uuid,"
+	" tenant_id text,"
 	" bucket_month date,"
 	" events bigint,"
 	" estimated boolean NOT NULL DEFAULT false,"
@@ -218,6 +219,7 @@ static const char *const store_ddl[] = {
 
 	"CREATE TABLE %s.rf_archive_policies ("
 	" name text NOT NULL,"
+	" tenant_id text,"
 	" owner name NOT NULL,"
 	" older_than interval NOT NULL,"
 	" every interval NOT NULL DEFAULT '1 hour',"
@@ -277,12 +279,13 @@ static const char *const store_ddl[] = {
 	"CREATE TABLE %s.rf_holds ("
 	" hold_id bigint GENERATED ALWAYS AS IDENTITY,"
 	" stream_id uuid,"
+	" tenant_id text,"
 	" reason text NOT NULL,"
 	" held_at timestamptz NOT NULL DEFAULT now(),"
 	" held_by text NOT NULL DEFAULT session_user,"
 	" CONSTRAINT rf_holds_pkey PRIMARY KEY (hold_id),"
 	" CONSTRAINT rf_holds_stream_id_reason_key"
-	" UNIQUE NULLS NOT DISTINCT (stream_id, reason),"
+	" UNIQUE NULLS NOT DISTINCT (stream_id, tenant_id, reason),"
 	" CONSTRAINT rf_holds_reason_check CHECK (reason <> ''))",
 };
 
@@ -338,12 +341,12 @@ static const struct
 	 "created_at timestamptz"},
 	{"rf_archive_log", 'r',
 	 "log_id int8,logged_at timestamptz,actor text,action text,"
-	 "stream_id uuid,bucket_month date,events int8,estimated bool,"
-	 "streams int8,duration interval,detail text,entries int8"},
+	 "stream_id uuid,tenant_id text,bucket_month date,events int8,"
+	 "estimated bool,streams int8,duration interval,detail text,entries int8"},
 	{"rf_consumers", 'r',
 	 "name text,last_global_seq int8,updated_at timestamptz"},
 	{"rf_archive_policies", 'r',
-	 "name text,owner name,older_than interval,every interval,batch_size int4,"
+	 "name text,tenant_id text,owner name,older_than interval,every interval,batch_size int4,"
 	 "window_start time,window_end time,time_zone text,only_archived bool,"
 	 "premake int4,max_runtime interval,max_replica_lag interval,"
 	 "created_at timestamptz,run_requested_at timestamptz,failures int4,"
@@ -353,8 +356,8 @@ static const struct
 	 "events int8,batches int8,months int8,expected int8,batch_size int4,"
 	 "held_back_by text,error text,sqlstate text,pid int4"},
 	{"rf_holds", 'r',
-	 "hold_id int8,stream_id uuid,reason text,held_at timestamptz,"
-	 "held_by text"},
+	 "hold_id int8,stream_id uuid,tenant_id text,reason text,"
+	 "held_at timestamptz,held_by text"},
 	{"rf_streams_pkey", 'i', ""},
 	{"events_global_seq_seq", 'S', ""},
 };

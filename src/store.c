@@ -440,7 +440,8 @@ static const KnownColumn consumers_columns[] = {{1, "name", TEXTOID},
 												{0, NULL, InvalidOid}};
 
 static const KnownColumn holds_columns[] = {{2, "stream_id", UUIDOID},
-											{3, "reason", TEXTOID},
+											{3, "tenant_id", TEXTOID},
+											{4, "reason", TEXTOID},
 											{0, NULL, InvalidOid}};
 
 static void
