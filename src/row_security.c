@@ -231,7 +231,7 @@ rf_enable_rls(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("rf_enable_rls()");
 	rf_query_require_read_committed("rf_enable_rls()");
 	check_setting(setting);
-	set_policies(rf_store_get(tenant, RF_RIGHT_OWN), setting);
+	set_policies(rf_store_get_whole(tenant, RF_RIGHT_OWN), setting);
 	PG_RETURN_VOID();
 }
 
@@ -242,6 +242,6 @@ rf_disable_rls(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("rf_disable_rls()");
 	rf_query_require_read_committed("rf_disable_rls()");
-	set_policies(rf_store_get(tenant, RF_RIGHT_OWN), NULL);
+	set_policies(rf_store_get_whole(tenant, RF_RIGHT_OWN), NULL);
 	PG_RETURN_VOID();
 }

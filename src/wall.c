@@ -249,10 +249,18 @@ evaluate(Expr *condition)
 	return result;
 }
 
-/* Do the caller's policies allow it?  They do where none applies to him. */
-static bool
-is_allowed(Question *question)
+/*
+ * Do the caller's policies let him insert, see or update rows of the tenant,
+ * NULL for any?  They do where none applies to him.  if_unknown is what a
+ * condition on anything but the tenant is taken to say.
+ */
+bool
+rf_wall_allows(Oid relid, CmdType command, const char *tenant, bool if_unknown)
 {
+	Question	  question = {.relid = relid,
+							  .command = command,
+							  .tenant = tenant,
+							  .if_unknown = if_unknown};
 	MemoryContext context;
 	MemoryContext old;
 	List		 *conditions;
@@ -260,69 +268,18 @@ is_allowed(Question *question)
 	ListCell	 *cell;
 	bool		  result;
 
-	if (check_enable_rls(question->relid, InvalidOid, true) != RLS_ENABLED)
+	if (check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED)
 		return true;
 	context = AllocSetContextCreate(CurrentMemoryContext,
 									"Rillflow row security",
 									ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
-	question->column = get_attnum(question->relid, "tenant_id");
-	conditions = find_conditions(question);
+	question.column = get_attnum(relid, "tenant_id");
+	conditions = find_conditions(&question);
 	foreach(cell, conditions)
-		parts = lappend(parts, known_part(lfirst(cell), question));
+		parts = lappend(parts, known_part(lfirst(cell), &question));
 	result = parts == NIL || evaluate(make_ands_explicit(parts));
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	return result;
-}
-
-/*
- * Refuse a caller who may not insert rows of the tenant, as the server would
- * have done later.
- */
-void
-rf_wall_require_insert(Oid relid, const char *tenant)
-{
-	Question question = {.relid = relid,
-						 .command = CMD_INSERT,
-						 .tenant = tenant,
-						 .if_unknown = true};
-
-	if (!is_allowed(&question))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg(
-				 "new row violates row-level security policy for table \"%s\"",
-				 get_rel_name(relid))));
-}
-
-/* One error for all that there is, and all that there is not. */
-static void
-require(Oid relid, CmdType command, const char *tenant)
-{
-	Question question = {.relid = relid, .command = command, .tenant = tenant};
-
-	if (!is_allowed(&question))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("permission denied by row security of table \"%s\"",
-					get_rel_name(relid)),
-			 errhint(
-				 "It has to let you have all rows of the tenant, by a policy on \"tenant_id\".")));
-}
-
-/* Refuse a caller who may not change all rows of the tenant; NULL: any. */
-void
-rf_wall_require_update(Oid relid, const char *tenant)
-{
-	require(relid, CMD_UPDATE, tenant);
-}
-
-/* Refuse a caller who may not see all rows of the tenant; NULL: any. */
-void
-rf_wall_require_select(Oid relid, const char *tenant)
-{
-	require(relid, CMD_SELECT, tenant);
 }

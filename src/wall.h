@@ -10,8 +10,9 @@
 
 #include "rillflow.h"
 
-extern void rf_wall_require_insert(Oid relid, const char *tenant);
-extern void rf_wall_require_update(Oid relid, const char *tenant);
-extern void rf_wall_require_select(Oid relid, const char *tenant);
+#include "nodes/nodes.h"
+
+extern bool rf_wall_allows(Oid relid, CmdType command, const char *tenant,
+						   bool if_unknown);
 
 #endif /* RF_WALL_H */
