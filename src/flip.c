@@ -719,7 +719,10 @@ refuse(const Flip *flip, RfFlipState state, const char *why)
 					errmsg("month %s cannot flip from \"%s\" to \"%s\"",
 						   rf_partition_date_text(flip->month),
 						   get_rel_name(flip->from), get_rel_name(flip->to)),
-					errdetail_internal("%s", why)));
+					errdetail_internal("%s", why),
+					find_taken_trigger(flip->leaf, flip->to) != NULL ?
+						errhint("Rename or drop one of the triggers.") :
+						0));
 }
 
 /* Refuse what does not fit, by its name. */

@@ -208,7 +208,7 @@ static const char *const store_ddl[] = {
 	" WHERE action IN ('flip', 'flips closed')",
 
 	"CREATE TABLE %s.rf_archive_totals ("
-	" slot uuid NOT NULL,"
+	" slot integer NOT NULL,"
 	" streams_marked bigint NOT NULL DEFAULT 0,"
 	" streams_reactivated bigint NOT NULL DEFAULT 0,"
 	" events_moved bigint NOT NULL DEFAULT 0,"
@@ -358,7 +358,7 @@ static const struct
 	 "stream_id uuid,bucket_month date,events int8,estimated bool,"
 	 "streams int8,duration interval,detail text,entries int8"},
 	{"rf_archive_totals", 'r',
-	 "slot uuid,streams_marked int8,streams_reactivated int8,events_moved int8,"
+	 "slot int4,streams_marked int8,streams_reactivated int8,events_moved int8,"
 	 "events_flipped int8,events_flipped_excess int8,events_redirected int8,"
 	 "batch_microseconds int8,batch_buckets _int8,flip_microseconds int8,"
 	 "flip_buckets _int8"},

@@ -72,7 +72,8 @@
 	" 'waits after ' || failures || CASE failures WHEN 1 THEN ' failure'"  \
 	" ELSE ' failures' END WHEN w > $1 THEN 'waits for its time'"          \
 	" ELSE 'due' END,"                                                     \
-	" paused_at IS NULL AND name = ANY ($2), w, since"                     \
+	" paused_at IS NULL AND name = ANY ($2), w, since,"                    \
+	" max_replica_lag IS NOT NULL"                                         \
 	" FROM (SELECT p.*, CASE WHEN run_requested_at IS NOT NULL"            \
 	" THEN '-infinity' ELSE coalesce((SELECT started_at FROM %s AS r"      \
 	" WHERE r.policy = p.name AND r.started_at >= p.created_at"            \
@@ -259,6 +260,7 @@ read_due(uint64 row, TimestampTz now)
 							DT_NOEND;
 	due->due = due->due_at <= now;
 	due->since = DatumGetTimestampTz(rf_query_must(row, 6));
+	due->limits_lag = may_act && DatumGetBool(rf_query_must(row, 7));
 	return due;
 }
 

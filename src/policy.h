@@ -30,8 +30,9 @@ typedef struct RfPolicyDue
 	char	   *policy;
 	char	   *owner;
 	bool		due;
-	TimestampTz due_at; /* DT_NOEND: not before it is changed */
-	TimestampTz since;	/* its time has come, the window aside */
+	TimestampTz due_at;		/* DT_NOEND: not before it is changed */
+	TimestampTz since;		/* its time has come, the window aside */
+	bool		limits_lag; /* has it a max_replica_lag, and may act? */
 	char	   *reason;
 } RfPolicyDue;
 

@@ -39,10 +39,11 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "utils/array.h"
-#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -51,11 +52,11 @@
 #include "compat.h"
 #include "totals.h"
 
-/*
- * Where dead versions can't be removed, since somebody holds an old snapshot,
- * not more than so many blocks at either end are searched for a slot.
- */
-#define BLOCKS_SEARCHED 8
+/* Slots that processes share out by their numbers, before more are made. */
+#define SLOTS 32
+
+/* Tells our locks from those of pg_advisory_lock(), which has 1 and 2 there. */
+#define SLOT_LOCK 7
 
 const int64 rf_totals_bounds[RF_TIME_BUCKETS - 1] = RF_TIME_BOUNDS;
 
@@ -69,6 +70,14 @@ typedef struct Pending
 } Pending;
 
 static Pending *pending = NULL;
+
+/* Where this process has written last. */
+static struct
+{
+	Oid				relid;
+	int32			slot;
+	ItemPointerData tid;
+} last_written;
 
 static void
 add_totals(RfTotals *to, const RfTotals *more)
@@ -104,7 +113,7 @@ require_columns(Relation rel)
 		Oid type = INT8OID;
 
 		if (i + 1 == RF_TOTALS_SLOT)
-			type = UUIDOID;
+			type = INT4OID;
 		for (int timer = 0; timer < RF_TIMERS; timer++)
 		{
 			if (i + 1 == RF_TOTALS_BUCKETS(timer))
@@ -175,20 +184,12 @@ bucket_array(const int64 *buckets)
 										   TYPALIGN_DOUBLE));
 }
 
-/* Make a row of the totals; old is the one in whose place it comes, or NULL. */
+/* Make a row of the totals. */
 static void
-fill_slot(TupleTableSlot *new, TupleTableSlot *old, const RfTotals *totals)
+fill_slot(TupleTableSlot *new, int32 slot, const RfTotals *totals)
 {
-	int natts = new->tts_tupleDescriptor->natts;
-
 	ExecClearTuple(new);
-	for (int i = 0; i < natts; i++)
-	{
-		new->tts_values[i] = old != NULL ? old->tts_values[i] : (Datum) 0;
-		new->tts_isnull[i] = old == NULL || old->tts_isnull[i];
-	}
-	if (old == NULL)
-		new->tts_values[RF_TOTALS_SLOT - 1] = gen_random_uuid(NULL);
+	new->tts_values[RF_TOTALS_SLOT - 1] = Int32GetDatum(slot);
 	new->tts_isnull[RF_TOTALS_SLOT - 1] = false;
 	for (int i = 1; i < RF_TOTALS_COLUMNS; i++)
 		new->tts_isnull[i] = false;
@@ -226,93 +227,123 @@ insert_index_entries(Relation rel, TupleTableSlot *slot, bool update,
 	FreeExecutorState(estate);
 }
 
-static void
-insert_row(Relation rel, TupleTableSlot *new, const RfTotals *totals)
+/* Take a slot that nobody else has, until the transaction ends. */
+static int32
+take_slot(Oid relid)
 {
-	fill_slot(new, NULL, totals);
+	LOCKTAG tag;
+
+	for (int32 i = 0;; i++)
+	{
+		int32 slot = i < SLOTS ? (MyProcPid + i) % SLOTS : i;
+
+		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, relid, (uint32) slot,
+							 SLOT_LOCK);
+		if (LockAcquire(&tag, ExclusiveLock, false, true) !=
+			LOCKACQUIRE_NOT_AVAIL)
+			return slot;
+	}
+}
+
+static bool
+is_slot(TupleTableSlot *row, int32 slot)
+{
+	bool  isnull;
+	Datum value = slot_getattr(row, RF_TOTALS_SLOT, &isnull);
+
+	return !isnull && DatumGetInt32(value) == slot;
+}
+
+/* Is the row where we have left it?  Others may have written to it since. */
+static bool
+find_left(Relation rel, int32 slot, TupleTableSlot *row)
+{
+	return last_written.relid == RelationGetRelid(rel) &&
+		   last_written.slot == slot &&
+		   ItemPointerGetBlockNumber(&last_written.tid) <
+			   RelationGetNumberOfBlocks(rel) &&
+		   table_tuple_fetch_row_version(rel, &last_written.tid, SnapshotSelf,
+										 row) &&
+		   is_slot(row, slot);
+}
+
+/* The row of a slot that we have taken, as it is now; false: there is none. */
+static bool
+find_row(Relation rel, int32 slot, TupleTableSlot *row)
+{
+	TableScanDesc scan;
+	bool		  found = false;
+
+	if (find_left(rel, slot, row))
+		return true;
+	scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, row))
+		found = is_slot(row, slot);
+	if (found)
+		ExecMaterializeSlot(row); /* it outlives the scan */
+	table_endscan(scan);
+	return found;
+}
+
+static void
+update_row(Relation rel, ItemPointer tid, TupleTableSlot *new)
+{
+	TU_UpdateIndexes update_indexes;
+
+	if (rf_compat_tuple_update(rel, tid, new, true, &update_indexes) != TM_Ok)
+		ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						errmsg("table \"%s\" is being changed by hand",
+							   RelationGetRelationName(rel)),
+						errhint("Run the transaction again.")));
+	if (update_indexes != TU_None)
+		insert_index_entries(rel, new, true, update_indexes);
+}
+
+static void
+insert_row(Relation rel, TupleTableSlot *new)
+{
 	table_tuple_insert(rel, new, GetCurrentCommandId(true), 0, NULL);
 	insert_index_entries(rel, new, false, TU_None);
 }
 
-/* Add to a row, unless somebody holds it or it is not the newest version. */
-static bool
-add_to_row(Relation rel, ItemPointer tid, TupleTableSlot *old,
-		   TupleTableSlot *new, const RfTotals *more)
-{
-	RfTotals		 totals = *more;
-	TM_FailureData	 failure;
-	TU_UpdateIndexes update_indexes;
-
-	if (table_tuple_lock(rel, tid, SnapshotSelf, old,
-						 GetCurrentCommandId(false), LockTupleNoKeyExclusive,
-						 LockWaitSkip, 0, &failure) != TM_Ok)
-		return false;
-	read_slot(old, &totals);
-	fill_slot(new, old, &totals);
-	if (rf_compat_tuple_update(rel, tid, new, true, &update_indexes) != TM_Ok)
-		return false;
-	if (update_indexes != TU_None)
-		insert_index_entries(rel, new, true, update_indexes);
-	return true;
-}
-
 /* Nobody else reads the table so often that dead versions would go. */
 static void
-prune_blocks(Relation rel, BlockNumber first, BlockNumber end)
+prune_block(Relation rel, BlockNumber block)
 {
-	for (BlockNumber block = first; block < end; block++)
-	{
-		Buffer buffer = ReadBuffer(rel, block);
+	Buffer buffer = ReadBuffer(rel, block);
 
-		heap_page_prune_opt(rel, buffer);
-		ReleaseBuffer(buffer);
-	}
+	heap_page_prune_opt(rel, buffer);
+	ReleaseBuffer(buffer);
 }
 
-/* Add to a row in these blocks that nobody holds; false: there is none. */
-static bool
-add_in_blocks(Relation rel, BlockNumber first, BlockNumber end,
-			  const RfTotals *more)
+static void
+add_to_slot(Relation rel, int32 slot, const RfTotals *more)
 {
-	TupleTableSlot *found = table_slot_create(rel, NULL);
 	TupleTableSlot *old = table_slot_create(rel, NULL);
 	TupleTableSlot *new = MakeSingleTupleTableSlot(RelationGetDescr(rel),
 												   &TTSOpsVirtual);
-	ItemPointerData low;
-	ItemPointerData high;
-	TableScanDesc	scan;
-	bool			added = false;
+	RfTotals totals = *more;
 
-	prune_blocks(rel, first, end);
-	ItemPointerSet(&low, first, FirstOffsetNumber);
-	ItemPointerSet(&high, end - 1, MaxOffsetNumber);
-	scan = table_beginscan_tidrange(rel, SnapshotSelf, &low, &high);
-	while (!added &&
-		   table_scan_getnextslot_tidrange(scan, ForwardScanDirection, found))
+	if (find_row(rel, slot, old))
 	{
-		ItemPointerData tid = found->tts_tid;
+		ItemPointerData tid = old->tts_tid;
 
-		added = add_to_row(rel, &tid, old, new, more);
+		read_slot(old, &totals);
+		fill_slot(new, slot, &totals);
+		ExecClearTuple(old); /* its pin would be in the way of pruning */
+		prune_block(rel, ItemPointerGetBlockNumber(&tid));
+		update_row(rel, &tid, new);
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(found);
+	else
+	{
+		fill_slot(new, slot, &totals);
+		insert_row(rel, new);
+	}
+	last_written.relid = RelationGetRelid(rel);
+	last_written.slot = slot;
+	last_written.tid = new->tts_tid;
 	ExecDropSingleTupleTableSlot(old);
 	ExecDropSingleTupleTableSlot(new);
-	return added;
-}
-
-static bool
-add_to_any(Relation rel, const RfTotals *more)
-{
-	BlockNumber blocks = RelationGetNumberOfBlocks(rel);
-	BlockNumber first_end = Min(blocks, BLOCKS_SEARCHED);
-	BlockNumber last_begin = Max(first_end, blocks < BLOCKS_SEARCHED ?
-												0 :
-												blocks - BLOCKS_SEARCHED);
-
-	return (first_end > 0 && add_in_blocks(rel, 0, first_end, more)) ||
-		   (last_begin < blocks &&
-			add_in_blocks(rel, last_begin, blocks, more));
 }
 
 /* The table may have been dropped since. */
@@ -320,17 +351,11 @@ static void
 write_totals(Oid relid, const RfTotals *totals)
 {
 	Relation rel = try_relation_open(relid, NoLock);
-	TupleTableSlot *new;
 
 	if (rel == NULL)
 		return;
 	require_columns(rel);
-	if (!add_to_any(rel, totals))
-	{
-		new = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
-		insert_row(rel, new, totals);
-		ExecDropSingleTupleTableSlot(new);
-	}
+	add_to_slot(rel, take_slot(relid), totals);
 	table_close(rel, NoLock);
 }
 

