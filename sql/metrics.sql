@@ -209,3 +209,8 @@ SELECT count(*) > 0 FROM rf_metrics();
 COMMIT;
 -- The totals go along with the store.
 SELECT events, broken_streams FROM check_union('store');
+-- No other test expects these tenants.
+SET client_min_messages = error;
+SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace WHERE nspname LIKE 'tenant\_%' ORDER BY 1
+\gexec
+RESET client_min_messages;

@@ -1742,6 +1742,22 @@ choose_target(Oid source, const char *tenant)
 							get_namespace_oid(schema, false);
 }
 
+/* Rows of a plain table do not tell whose streams they are of. */
+static void
+require_single(const Adoption *adoption)
+{
+	RfStore *store = rf_store_in(adoption->target, true);
+
+	if (store != NULL && store->conjoined)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg(
+				 "the store in schema \"%s\" is conjoined, and cannot adopt a table",
+				 store->schema),
+			 errhint("Insert the events into \"events\", with their tenant.")));
+}
+
 /* Check what the caller wants, and may, before anything is done. */
 static void
 look_through(Adoption *adoption, Oid relid)
@@ -1749,6 +1765,7 @@ look_through(Adoption *adoption, Oid relid)
 	char   *schema = get_namespace_name(get_rel_namespace(relid));
 	RfScope scope;
 
+	require_single(adoption);
 	adoption->in_place = get_rel_namespace(relid) == adoption->target &&
 						 strcmp(get_rel_name(relid), "events") == 0;
 	require_owner(relid);

@@ -41,11 +41,13 @@
 #include "query.h"
 #include "store.h"
 #include "stream.h"
+#include "tenancy.h"
 #include "totals.h"
 #include "watermark.h"
 
 /* An event that is to be appended; its columns in the order of the INSERT. */
 #define EVENT_COLUMNS 13
+#define EVENT_COLUMNS_CONJOINED 14
 #define COL_GLOBAL_SEQ 0
 #define COL_STREAM_ID 1
 #define COL_STREAM_SEQ 2
@@ -59,11 +61,12 @@
 #define COL_IS_TOMBSTONE 10
 #define COL_CREATED_AT 11
 #define COL_BUCKET_MONTH 12
+#define COL_TENANT_ID 13 /* bound by the statement itself */
 
 typedef struct Event
 {
-	Datum values[EVENT_COLUMNS];
-	bool  nulls[EVENT_COLUMNS];
+	Datum values[EVENT_COLUMNS_CONJOINED];
+	bool  nulls[EVENT_COLUMNS_CONJOINED];
 	RfKey key;		/* key.key is NULL when it has none */
 	bool  repeated; /* its key was used: nothing to append */
 } Event;
@@ -78,14 +81,14 @@ typedef struct Request
 	bool	   allow_archived;
 } Request;
 
-static const RfColumn event_columns[EVENT_COLUMNS] =
+static const RfColumn event_columns[EVENT_COLUMNS_CONJOINED] =
 	{{"global_seq", INT8OID},	 {"stream_id", UUIDOID},
 	 {"stream_seq", INT4OID},	 {"event_type", TEXTOID},
 	 {"body", JSONBOID},		 {"headers", JSONBOID},
 	 {"causation_id", UUIDOID},	 {"correlation_id", UUIDOID},
 	 {"event_version", INT4OID}, {"user_id", TEXTOID},
 	 {"is_tombstone", BOOLOID},	 {"created_at", TIMESTAMPTZOID},
-	 {"bucket_month", DATEOID}};
+	 {"bucket_month", DATEOID},	 {"tenant_id", TEXTOID}};
 
 #define EVENT_NAMES                                                      \
 	"stream_id, stream_seq, event_type, body, headers, causation_id,"    \
@@ -98,33 +101,34 @@ static const RfColumn event_columns[EVENT_COLUMNS] =
 #define PARAMS_13 PARAMS_12 ", $13"
 
 static const RfStatement insert_hot =
-	{"INSERT INTO {events} (global_seq, " EVENT_NAMES ") VALUES (" PARAMS_13
-	 ")",
+	{"INSERT INTO {events} ({tenant_id,}global_seq, " EVENT_NAMES ")"
+	 " VALUES ({tenant,}" PARAMS_13 ")",
 	 13,
 	 {INT8OID, EVENT_TYPES}};
 
 /* for who may not name global_seq: the column's default draws it */
 static const RfStatement insert_hot_by_default =
-	{"INSERT INTO {events} (" EVENT_NAMES ") VALUES (" PARAMS_12 ")",
+	{"INSERT INTO {events} ({tenant_id,}" EVENT_NAMES ")"
+	 " VALUES ({tenant,}" PARAMS_12 ")",
 	 12,
 	 {EVENT_TYPES}};
 
 static const RfStatement insert_branch =
-	{"INSERT INTO {events} (global_seq, " EVENT_NAMES ", retention_class)"
-	 " VALUES (" PARAMS_13 ", 'cold')",
+	{"INSERT INTO {events} ({tenant_id,}global_seq, " EVENT_NAMES ","
+	 " retention_class) VALUES ({tenant,}" PARAMS_13 ", 'cold')",
 	 13,
 	 {INT8OID, EVENT_TYPES}};
 
 static const RfStatement insert_branch_by_default =
-	{"INSERT INTO {events} (" EVENT_NAMES ", retention_class)"
-	 " VALUES (" PARAMS_12 ", 'cold')",
+	{"INSERT INTO {events} ({tenant_id,}" EVENT_NAMES ", retention_class)"
+	 " VALUES ({tenant,}" PARAMS_12 ", 'cold')",
 	 12,
 	 {EVENT_TYPES}};
 
 static const RfStatement insert_archive =
-	{"INSERT INTO {archive} (global_seq, " EVENT_NAMES ","
+	{"INSERT INTO {archive} ({tenant_id,}global_seq, " EVENT_NAMES ","
 	 " retention_class, migrated_at, migrated_by)"
-	 " VALUES (" PARAMS_13 ", 'cold', now(), 'archive_redirect')",
+	 " VALUES ({tenant,}" PARAMS_13 ", 'cold', now(), 'archive_redirect')",
 	 13,
 	 {INT8OID, EVENT_TYPES}};
 
@@ -193,7 +197,7 @@ complete_event(Event *event, const pg_uuid_t *stream_id, int number)
 	event->values[COL_BUCKET_MONTH] = DateADTGetDatum(month);
 	event->nulls[COL_BUCKET_MONTH] = false;
 	event->key.key = rf_key_of_headers(event->values[COL_HEADERS]);
-	event->key.stream_id = *stream_id;
+	event->key.stream.uuid = *stream_id;
 }
 
 /* Two events of one batch must not bear one key. */
@@ -358,7 +362,7 @@ write_event(RfStore *store, const Writer *writer, Event *event)
 	bool		  by_trigger = writer->target == store->events;
 	int			  skip = writer->by_default ? 1 : 0;
 	char		  nulls[EVENT_COLUMNS];
-	RfExpectedRow row = {.stream_id = event->key.stream_id,
+	RfExpectedRow row = {.stream = event->key.stream,
 						 .stream_seq = DatumGetInt32(
 							 event->values[COL_STREAM_SEQ]),
 						 .global_seq = writer->by_default ?
@@ -390,8 +394,9 @@ write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 	RfDirect direct;
 	RfScope	 scope;
 	Writer	 writer;
-	bool	 directly;
-	bool	 in_scope = false;
+	int	 ncolumns = store->conjoined ? EVENT_COLUMNS_CONJOINED : EVENT_COLUMNS;
+	bool directly;
+	bool in_scope = false;
 
 	if (to_cold)
 		store = rf_store_lock_cold(store);
@@ -399,7 +404,7 @@ write_events(RfStore *store, Request *request, int32 head, bool to_cold)
 	choose_writer(store, to_cold, &writer);
 	directly = !to_cold && !writer.by_default && rf_frame_none_open();
 	if (directly)
-		rf_direct_begin(&direct, store, event_columns, EVENT_COLUMNS);
+		rf_direct_begin(&direct, store, event_columns, ncolumns);
 	for (int i = 0; i < request->count; i++)
 	{
 		Event *event = &request->events[i];
@@ -463,6 +468,22 @@ notify_append(const RfStore *store, const Request *request)
 				 psprintf("%s:" INT64_FORMAT, store->schema, highest));
 }
 
+/* The events are those of the tenant that the store is restricted to. */
+static void
+set_tenant(const RfStore *store, Request *request)
+{
+	uint32 tenant = store->tenant_number;
+
+	for (int i = 0; i < request->count && tenant != 0; i++)
+	{
+		Event *event = &request->events[i];
+
+		event->key.stream.tenant = tenant;
+		event->values[COL_TENANT_ID] = rf_tenancy_datum(tenant);
+		event->nulls[COL_TENANT_ID] = false;
+	}
+}
+
 /* Append the events of a request, all or none. */
 static void
 append_events(RfStore *store, Request *request)
@@ -472,6 +493,7 @@ append_events(RfStore *store, Request *request)
 	bool  to_cold;
 
 	check_keys_differ(request);
+	set_tenant(store, request);
 	if (request->allow_archived) /* its backend says where the events go */
 		store = rf_store_lock_backend(store);
 	fresh = find_repeats(store, request);

@@ -44,6 +44,7 @@
 #include "bulk.h"
 #include "compat.h"
 #include "store.h"
+#include "tenancy.h"
 
 /* Rows, and bytes of them, that are put into the cold leaf at a time. */
 #define MAX_ROWS 1000
@@ -52,7 +53,7 @@
 /* An event that was put in. */
 typedef struct Arrival
 {
-	pg_uuid_t		stream_id;
+	RfStreamId		stream;
 	int32			stream_seq;
 	ItemPointerData tid; /* in the target */
 } Arrival;
@@ -172,7 +173,7 @@ map_columns(Carrier *carrier)
 	}
 }
 
-/* Is it the target's unique index on (stream_id, stream_seq)? */
+/* Is it the target's unique index on streams and their numbers? */
 static bool
 is_stream_index(const Carrier *carrier, int place)
 {
@@ -180,12 +181,15 @@ is_stream_index(const Carrier *carrier, int place)
 	Relation	index = carrier->result->ri_IndexRelationDescs[place];
 	IndexInfo  *info = carrier->result->ri_IndexRelationInfo[place];
 	AttrNumber *columns = info->ii_IndexAttrNumbers;
+	int			first = carrier->leaf.tenant_id == 0 ? 0 : 1;
 
 	return index->rd_index->indisunique && index->rd_index->indimmediate &&
 		   info->ii_ReadyForInserts && info->ii_Predicate == NIL &&
-		   info->ii_NumIndexAttrs == 2 && info->ii_NumIndexKeyAttrs == 2 &&
-		   columns[0] == get_attnum(target, "stream_id") &&
-		   columns[1] == get_attnum(target, "stream_seq");
+		   info->ii_NumIndexAttrs == first + 2 &&
+		   info->ii_NumIndexKeyAttrs == first + 2 &&
+		   (first == 0 || columns[0] == get_attnum(target, "tenant_id")) &&
+		   columns[first] == get_attnum(target, "stream_id") &&
+		   columns[first + 1] == get_attnum(target, "stream_seq");
 }
 
 /*
@@ -337,6 +341,15 @@ keep_row(Carrier *carrier, HeapTuple tuple)
 		flush_rows(carrier);
 }
 
+/* Whose is the row in hand?  0 in a single store. */
+static uint32
+tenant_of_row(const Carrier *carrier)
+{
+	AttrNumber column = carrier->leaf.tenant_id;
+
+	return column == 0 ? 0 : rf_tenancy_number_of(carrier->values[column - 1]);
+}
+
 /* The row in hand is to arrive; where, is known when it is put in. */
 static void
 note_arrival(Carrier *carrier)
@@ -351,7 +364,8 @@ note_arrival(Carrier *carrier)
 									 sizeof(Arrival) * carrier->maxarrivals);
 	}
 	arrival = &carrier->arrivals[carrier->narrivals++];
-	arrival->stream_id = *DatumGetUUIDP(carrier->values[leaf->stream_id - 1]);
+	arrival->stream.uuid = *DatumGetUUIDP(carrier->values[leaf->stream_id - 1]);
+	arrival->stream.tenant = tenant_of_row(carrier);
 	arrival->stream_seq = DatumGetInt32(carrier->values[leaf->stream_seq - 1]);
 	ItemPointerSetInvalid(&arrival->tid);
 }
@@ -423,6 +437,8 @@ carry_row(Carrier *carrier, HeapTuple tuple, Snapshot snapshot)
 	if (DatumGetTimestampTz(carrier->values[leaf->created_at - 1]) >=
 		bulk->before)
 		return;
+	if (bulk->tenant != 0 && tenant_of_row(carrier) != bulk->tenant)
+		return;
 	bulk->upper = DatumGetInt64(carrier->values[leaf->global_seq - 1]);
 	bulk->picked++;
 	if (!delete_row(carrier, tuple, snapshot))
@@ -474,16 +490,22 @@ id_prefix(const pg_uuid_t *id)
 	return pg_ntoh64(prefix);
 }
 
+/*
+ * Events of one tenant together, by numbers that stand in for the names: the
+ * index has the tenants one after the other, in whatever order.
+ */
 static inline int
 compare_arrivals(const Arrival *left, const Arrival *right)
 {
-	uint64 left_prefix = id_prefix(&left->stream_id);
-	uint64 right_prefix = id_prefix(&right->stream_id);
+	uint64 left_prefix = id_prefix(&left->stream.uuid);
+	uint64 right_prefix = id_prefix(&right->stream.uuid);
 	int	   order;
 
+	if (left->stream.tenant != right->stream.tenant)
+		return left->stream.tenant < right->stream.tenant ? -1 : 1;
 	if (left_prefix != right_prefix)
 		return left_prefix < right_prefix ? -1 : 1;
-	order = memcmp(left->stream_id.data, right->stream_id.data, UUID_LEN);
+	order = memcmp(left->stream.uuid.data, right->stream.uuid.data, UUID_LEN);
 	if (order != 0)
 		return order;
 	return (left->stream_seq > right->stream_seq) -
@@ -506,22 +528,25 @@ index_streams(Carrier *carrier)
 	int		   place = carrier->stream_index;
 	Relation   index = carrier->result->ri_IndexRelationDescs[place];
 	IndexInfo *info = carrier->result->ri_IndexRelationInfo[place];
-	Datum	   values[2];
-	bool	   nulls[2] = {false, false};
+	Datum	   values[3];
+	bool	   nulls[3] = {false, false, false};
 
 	for (int i = 0; i < carrier->narrivals; i++)
 	{
 		Arrival *arrival = &carrier->arrivals[i];
+		int		 n = 0;
 
 		CHECK_FOR_INTERRUPTS();
-		values[0] = UUIDPGetDatum(&arrival->stream_id);
-		values[1] = Int32GetDatum(arrival->stream_seq);
+		if (arrival->stream.tenant != 0)
+			values[n++] = rf_tenancy_datum(arrival->stream.tenant);
+		values[n++] = UUIDPGetDatum(&arrival->stream.uuid);
+		values[n++] = Int32GetDatum(arrival->stream_seq);
 		(void) index_insert(index, values, nulls, &arrival->tid,
 							carrier->target, UNIQUE_CHECK_YES, false, info);
 	}
 }
 
-/* The streams, in order of id, as the arrivals are. */
+/* The streams, in the order of the arrivals. */
 static void
 report_streams(Carrier *carrier)
 {
@@ -537,10 +562,10 @@ report_streams(Carrier *carrier)
 		Arrival *arrival = &carrier->arrivals[i];
 
 		if (touched == NULL ||
-			!rf_uuid_equal(&touched->stream_id, &arrival->stream_id))
+			!rf_same_stream(&touched->stream, &arrival->stream))
 		{
 			touched = &bulk->streams[bulk->nstreams++];
-			touched->stream_id = arrival->stream_id;
+			touched->stream = arrival->stream;
 			touched->lowest = arrival->stream_seq;
 			touched->count = 0;
 		}

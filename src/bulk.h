@@ -17,10 +17,10 @@
 /* A stream that events were taken from. */
 typedef struct RfTouched
 {
-	pg_uuid_t stream_id;
-	int32	  lowest; /* number taken */
-	int32	  highest;
-	int32	  count; /* how many; 0: not known, and the two neither */
+	RfStreamId stream;
+	int32	   lowest; /* number taken */
+	int32	   highest;
+	int32	   count; /* how many; 0: not known, and the two neither */
 } RfTouched;
 
 /* What to take, and what was taken. */
@@ -31,12 +31,13 @@ typedef struct RfBulk
 	int64		  after;   /* events with a higher global_seq */
 	int64		  up_to;   /* but none higher than that */
 	TimestampTz	  before;  /* and an earlier created_at */
+	uint32		  tenant;  /* of one tenant only; 0: of all */
 	int			  limit;   /* so many of them */
 	MemoryContext context; /* where the streams go */
 	int64		  upper;   /* set: the last one seen; 0: none */
 	int64		  picked;  /* set: seen */
 	int64		  moved;   /* set: taken out, and put in */
-	RfTouched	 *streams; /* set: their streams, in order of id */
+	RfTouched	 *streams; /* set: their streams */
 	int			  nstreams;
 } RfBulk;
 

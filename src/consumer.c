@@ -362,7 +362,8 @@ rf_consumer_advance(PG_FUNCTION_ARGS)
 				 errmsg("\"global_seq\" must not be %s",
 						PG_ARGISNULL(1) ? "null" : "negative"),
 				 errhint("0 is for a consumer that has read nothing yet.")));
-	advance(rf_store_get(tenant, RF_RIGHT_CONSUME), name, PG_GETARG_INT64(1));
+	advance(rf_store_get_whole(tenant, RF_RIGHT_CONSUME), name,
+			PG_GETARG_INT64(1));
 	PG_RETURN_VOID();
 }
 
@@ -374,6 +375,6 @@ rf_consumer_remove(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("rf_consumer_remove()");
 	name = read_name(fcinfo);
-	forget(rf_store_get(tenant, RF_RIGHT_CONSUME), name);
+	forget(rf_store_get_whole(tenant, RF_RIGHT_CONSUME), name);
 	PG_RETURN_VOID();
 }

@@ -49,7 +49,8 @@
 
 /* CHECKs that hold for each row that we write. */
 static const char *const row_checks[] = {"rf_bucket_month_tie",
-										 "rf_created_at_finite"};
+										 "rf_created_at_finite",
+										 RF_TENANT_CHECK};
 
 /* CHECKs that hold in the leaf of the right month. */
 static const char *const bounds_checks[] = {RF_MONTH_CHECK,

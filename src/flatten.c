@@ -277,6 +277,14 @@ flatten(RfStore *store)
 	Sum			after;
 	RfScope		scope;
 
+	if (store->conjoined)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg(
+				 "the store in schema \"%s\" is conjoined, and cannot be flattened",
+				 store->schema),
+			 errhint("Copy the events of a tenant out of \"events_all\".")));
 	rf_lock_retry(lock_tables, store);
 	store = rf_store_in(store->namespace_id, false);
 	rf_store_require_adopted(store);
@@ -318,5 +326,5 @@ rf_flatten(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("rf_flatten()");
 	rf_query_require_read_committed("rf_flatten()");
-	PG_RETURN_INT64(flatten(rf_store_get(tenant, RF_RIGHT_OWN)));
+	PG_RETURN_INT64(flatten(rf_store_get_whole(tenant, RF_RIGHT_OWN)));
 }

@@ -1401,7 +1401,7 @@ rf_flip_partition(PG_FUNCTION_ARGS)
 	month = PG_GETARG_DATEADT(0);
 	tier = rf_partition_tier_argument(text_to_cstring(PG_GETARG_TEXT_PP(1)));
 	rf_partition_check_month(month);
-	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	store = rf_store_get_whole(tenant, RF_RIGHT_OWN);
 	rf_store_require_adopted(store);
 	require_over(month);
 	if (!join_rival(store, tier, month, &result))

@@ -25,7 +25,7 @@
  *
  * Locks: a statement that leaves stream_seq out locks its streams in row
  * order, so that two of them can deadlock as two UPDATEs can.  Others lock
- * them when they end, in order of id.
+ * them when they end, in order of id, and of tenant in a conjoined store.
  *
  *-------------------------------------------------------------------------
  */
@@ -54,16 +54,17 @@
 #include "query.h"
 #include "store.h"
 #include "stream.h"
+#include "tenancy.h"
 
 /* A run that is not the last one of its stream. */
 typedef struct RfOldRun
 {
-	pg_uuid_t stream_id;
-	RfRun	  run;
+	RfStreamId stream;
+	RfRun	   run;
 } RfOldRun;
 
 /*
- * The streams of a statement, by id.  A statement of many streams looks one of
+ * The streams of a statement.  A statement of many streams looks one of
  * them up for each row, so entries are small, and the compiler knows the table,
  * which dynahash would hide from it.
  */
@@ -76,13 +77,13 @@ typedef struct HeadEntry
 
 /* All bytes count: who makes ids may put what tells them apart anywhere. */
 static inline uint32
-hash_id(const pg_uuid_t *id)
+hash_stream(const RfStreamId *stream)
 {
 	uint64 halves[2];
 	uint64 hash;
 
-	memcpy(halves, id->data, UUID_LEN);
-	hash = hash_combine64(halves[0], halves[1]);
+	memcpy(halves, stream->uuid.data, UUID_LEN);
+	hash = hash_combine64(halves[0], halves[1] + stream->tenant);
 	return murmurhash32((uint32) (hash ^ (hash >> 32)));
 }
 
@@ -90,9 +91,9 @@ hash_id(const pg_uuid_t *id)
 #define SH_ELEMENT_TYPE HeadEntry
 #define SH_KEY_TYPE RfHead *
 #define SH_KEY head
-#define SH_HASH_KEY(table, key) hash_id(&(key)->raise.stream_id)
+#define SH_HASH_KEY(table, key) hash_stream(&(key)->raise.stream)
 #define SH_EQUAL(table, a, b) \
-	rf_uuid_equal(&(a)->raise.stream_id, &(b)->raise.stream_id)
+	rf_same_stream(&(a)->raise.stream, &(b)->raise.stream)
 #define SH_STORE_HASH
 #define SH_GET_HASH(table, entry) (entry)->hash
 #define SH_SCOPE static inline
@@ -111,7 +112,7 @@ static RfExpectedRow *expected_row = NULL;
 
 static const RfStatement lock_event =
 	{"SELECT 1 FROM ONLY {source} WHERE stream_id = $1 AND stream_seq = $2"
-	 " FOR KEY SHARE",
+	 "{mine} FOR KEY SHARE",
 	 2,
 	 {UUIDOID, INT4OID}};
 
@@ -283,16 +284,16 @@ rf_frame_of_leaf(Relation rel)
  */
 
 static RfHead *
-add_head(RfFrame *frame, RfHead *head, const pg_uuid_t *id)
+add_head(RfFrame *frame, RfHead *head, const RfStreamId *stream)
 {
-	head->raise.stream_id = *id;
+	head->raise.stream = *stream;
 	head->next = frame->heads;
 	frame->heads = head;
 	return head;
 }
 
 static RfHead *
-enter_head(RfFrame *frame, const pg_uuid_t *id)
+enter_head(RfFrame *frame, const RfStreamId *stream)
 {
 	RfHead	   key;
 	HeadEntry *entry;
@@ -300,19 +301,42 @@ enter_head(RfFrame *frame, const pg_uuid_t *id)
 	bool	   found;
 
 	if (frame->heads == NULL)
-		return add_head(frame, &frame->first_head, id);
-	if (rf_uuid_equal(&frame->first_head.raise.stream_id, id))
+		return add_head(frame, &frame->first_head, stream);
+	if (rf_same_stream(&frame->first_head.raise.stream, stream))
 		return &frame->first_head;
 	if (frame->others == NULL)
 		frame->others = heads_create(frame->context, 64, NULL);
-	key.raise.stream_id = *id;
+	key.raise.stream = *stream;
 	entry = heads_lookup(frame->others, &key);
 	if (entry != NULL)
 		return entry->head;
 	head = add_head(frame,
-					MemoryContextAllocZero(frame->context, sizeof(RfHead)), id);
+					MemoryContextAllocZero(frame->context, sizeof(RfHead)),
+					stream);
 	heads_insert(frame->others, head, &found);
 	return head;
+}
+
+/* The store as the owner of a stream sees it. */
+static RfStore *
+store_of(const RfFrame *frame, const RfHead *head)
+{
+	return rf_store_of_tenant(frame->store, head->raise.stream.tenant);
+}
+
+/* Ask once per tenant whether the caller may have to do with it. */
+static void
+require_tenant(RfFrame *frame, RfHead *head)
+{
+	uint32		  tenant = head->raise.stream.tenant;
+	MemoryContext old;
+
+	if (tenant == 0 || bms_is_member(tenant, frame->tenants))
+		return;
+	rf_store_require_tenant(store_of(frame, head));
+	old = MemoryContextSwitchTo(frame->context);
+	frame->tenants = bms_add_member(frame->tenants, tenant);
+	MemoryContextSwitchTo(old);
 }
 
 static void
@@ -321,7 +345,8 @@ read_head(RfFrame *frame, RfHead *head)
 	RfStreamState state;
 	RfRaise		 *raise = &head->raise;
 
-	rf_stream_read_latest(frame->store, &raise->stream_id, &state);
+	require_tenant(frame, head);
+	rf_stream_read_latest(store_of(frame, head), &raise->stream.uuid, &state);
 	head->known = true;
 	head->archived = state.archived;
 	head->locked = false;
@@ -337,13 +362,13 @@ read_head(RfFrame *frame, RfHead *head)
 
 /* What the statement knows of a stream: read once, then kept. */
 RfHead *
-rf_frame_head(RfFrame *frame, const pg_uuid_t *id)
+rf_frame_head(RfFrame *frame, const RfStreamId *stream)
 {
 	RfHead *head = frame->last_head;
 
-	if (head == NULL || !rf_uuid_equal(&head->raise.stream_id, id))
+	if (head == NULL || !rf_same_stream(&head->raise.stream, stream))
 	{
-		head = enter_head(frame, id);
+		head = enter_head(frame, stream);
 		frame->last_head = head;
 	}
 	if (!head->known)
@@ -353,16 +378,17 @@ rf_frame_head(RfFrame *frame, const pg_uuid_t *id)
 
 /* Does the row's leaf hold the event?  Then it holds it until we are done. */
 static bool
-leaf_holds(RfFrame *frame, const pg_uuid_t *id, int32 number)
+leaf_holds(RfFrame *frame, RfHead *head, int32 number)
 {
-	RfScope scope;
-	Datum	values[2];
-	uint64	rows;
+	RfStore *store = store_of(frame, head);
+	RfScope	 scope;
+	Datum	 values[2];
+	uint64	 rows;
 
-	values[0] = UUIDPGetDatum(id);
+	values[0] = UUIDPGetDatum(&head->raise.stream.uuid);
 	values[1] = Int32GetDatum(number);
-	rf_query_begin(&scope, frame->store->owner, 0);
-	rows = rf_query_run(rf_store_plan_for(frame->store, &lock_event,
+	rf_query_begin(&scope, store->owner, 0);
+	rows = rf_query_run(rf_store_plan_for(store, &lock_event,
 										  frame->leaf->leaf.relid, InvalidOid),
 						values, NULL);
 	rf_query_end(&scope);
@@ -376,14 +402,14 @@ lock_head(RfFrame *frame, RfHead *head)
 	RfRaise		 *raise = &head->raise;
 	RfStreamState state;
 
-	rf_stream_lock(frame->store, &raise->stream_id, &state);
+	rf_stream_lock(store_of(frame, head), &raise->stream.uuid, &state);
 	if (raise->head == raise->base)
 	{
 		raise->base = raise->head = state.last_seq;
 		head->archived = state.archived;
 	}
 	else if (state.last_seq != raise->base)
-		rf_stream_report_taken(&raise->stream_id, raise->base + 1,
+		rf_stream_report_taken(&raise->stream.uuid, raise->base + 1,
 							   state.last_seq);
 	raise->tid = state.tid;
 	raise->exists = head->locked = true;
@@ -404,18 +430,18 @@ rf_frame_number(RfFrame *frame, RfHead *head, int32 wanted)
 	if (wanted == 0 || wanted == raise->head + 1)
 	{
 		if (raise->head == PG_INT32_MAX)
-			rf_stream_report_full(&raise->stream_id);
+			rf_stream_report_full(&raise->stream.uuid);
 		return raise->head + 1;
 	}
 	if (wanted > raise->head)
 		ereport(ERROR, (errcode(ERRCODE_RF_WRONG_HEAD),
 						errmsg("event %d of stream %s would leave a gap",
-							   wanted, rf_query_uuid_text(&raise->stream_id)),
+							   wanted, rf_query_uuid_text(&raise->stream.uuid)),
 						errdetail("The stream is at %d.", raise->head),
 						errhint("Insert number %d, or leave stream_seq out.",
 								raise->head + 1)));
-	if (!leaf_holds(frame, &raise->stream_id, wanted))
-		rf_stream_report_taken(&raise->stream_id, wanted, raise->head);
+	if (!leaf_holds(frame, head, wanted))
+		rf_stream_report_taken(&raise->stream.uuid, wanted, raise->head);
 	return 0;
 }
 
@@ -449,7 +475,7 @@ remember_run(RfFrame *frame, RfHead *head)
 		if (frame->nruns == frame->maxruns)
 			frame->runs = grow(frame, frame->runs, &frame->maxruns,
 							   sizeof(RfOldRun));
-		frame->runs[frame->nruns].stream_id = head->raise.stream_id;
+		frame->runs[frame->nruns].stream = head->raise.stream;
 		frame->runs[frame->nruns++].run = *run;
 	}
 	run->leaf = frame->leaf;
@@ -498,25 +524,25 @@ rf_frame_expect(RfExpectedRow *row)
 
 /* A row of our own writer has come: is it the one that was expected? */
 void
-rf_frame_arrive(RfFrame *frame, const pg_uuid_t *id, int32 stream_seq,
+rf_frame_arrive(RfFrame *frame, const RfStreamId *stream, int32 stream_seq,
 				int64 global_seq)
 {
 	RfExpectedRow *row = frame->expected_row;
 	RfHead		  *head;
 
 	if (row == NULL || row->arrived || row->stream_seq != stream_seq ||
-		!rf_uuid_equal(&row->stream_id, id) ||
+		!rf_same_stream(&row->stream, stream) ||
 		(row->global_seq != 0 && row->global_seq != global_seq))
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("an event of stream %s was changed on its way",
-					rf_query_uuid_text(id)),
+					rf_query_uuid_text(&stream->uuid)),
 			 errhint(
 				 "Look for a trigger that changes stream_id, stream_seq or global_seq.")));
 	row->arrived = true;
 	row->global_seq = global_seq;
-	head = enter_head(frame, id);
+	head = enter_head(frame, stream);
 	head->raise.head = stream_seq;
 	remember_run(frame, head);
 }
@@ -572,22 +598,21 @@ counts_agree(RfFrame *frame)
 
 /* Count the rows that bear the numbers of a run: all, and those of ours. */
 static void
-count_rows(const pg_uuid_t *id, const RfRun *run, int64 *all, int64 *ours)
+count_rows(const RfStreamId *stream, const RfRun *run, int64 *all, int64 *ours)
 {
 	const RfLeaf *leaf = &run->leaf->leaf;
 	Relation	  rel = table_open(leaf->relid, AccessShareLock);
-	ScanKeyData	  keys[3];
-	SysScanDesc	  scan;
-	HeapTuple	  tuple;
+	ScanKeyData	  keys[4];
+	int n = rf_tenancy_keys(keys, stream, leaf->tenant_id, leaf->stream_id);
+	SysScanDesc scan;
+	HeapTuple	tuple;
 
 	*all = *ours = 0;
-	ScanKeyInit(&keys[0], leaf->stream_id, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(id));
-	ScanKeyInit(&keys[1], leaf->stream_seq, BTGreaterEqualStrategyNumber,
+	ScanKeyInit(&keys[n++], leaf->stream_seq, BTGreaterEqualStrategyNumber,
 				F_INT4GE, Int32GetDatum(run->first));
-	ScanKeyInit(&keys[2], leaf->stream_seq, BTLessEqualStrategyNumber, F_INT4LE,
-				Int32GetDatum(run->last));
-	scan = systable_beginscan(rel, leaf->stream_index, true, SnapshotSelf, 3,
+	ScanKeyInit(&keys[n++], leaf->stream_seq, BTLessEqualStrategyNumber,
+				F_INT4LE, Int32GetDatum(run->last));
+	scan = systable_beginscan(rel, leaf->stream_index, true, SnapshotSelf, n,
 							  keys);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
@@ -602,7 +627,7 @@ count_rows(const pg_uuid_t *id, const RfRun *run, int64 *all, int64 *ours)
 }
 
 static void
-verify_run(const pg_uuid_t *id, const RfRun *run)
+verify_run(const RfStreamId *stream, const RfRun *run)
 {
 	int64 expected = (int64) run->last - run->first + 1;
 	int64 all;
@@ -611,7 +636,7 @@ verify_run(const pg_uuid_t *id, const RfRun *run)
 	CHECK_FOR_INTERRUPTS();
 	if (run->leaf == NULL)
 		return;
-	count_rows(id, run, &all, &ours);
+	count_rows(stream, run, &all, &ours);
 	if (ours == expected)
 		return;
 	if (all == expected)
@@ -619,13 +644,13 @@ verify_run(const pg_uuid_t *id, const RfRun *run)
 			ERROR,
 			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 			 errmsg("another transaction has appended to stream %s meanwhile",
-					rf_query_uuid_text(id)),
+					rf_query_uuid_text(&stream->uuid)),
 			 errhint("Run the transaction again.")));
 	ereport(
 		ERROR,
 		(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 		 errmsg("a row of stream %s was numbered, but not inserted",
-				rf_query_uuid_text(id)),
+				rf_query_uuid_text(&stream->uuid)),
 		 errdetail("Of the numbers %d to %d, " INT64_FORMAT " have a row.",
 				   run->first, run->last, ours),
 		 errhint(
@@ -636,9 +661,9 @@ static void
 verify_runs(RfFrame *frame)
 {
 	for (int i = 0; i < frame->nruns; i++)
-		verify_run(&frame->runs[i].stream_id, &frame->runs[i].run);
+		verify_run(&frame->runs[i].stream, &frame->runs[i].run);
 	for (RfHead *head = frame->heads; head != NULL; head = head->next)
-		verify_run(&head->raise.stream_id, &head->run);
+		verify_run(&head->raise.stream, &head->run);
 }
 
 /*
@@ -654,12 +679,12 @@ is_pending(const RfHead *head)
 static int
 compare_heads(const void *a, const void *b)
 {
-	return memcmp((*(RfHead *const *) a)->raise.stream_id.data,
-				  (*(RfHead *const *) b)->raise.stream_id.data, UUID_LEN);
+	return rf_tenancy_compare(&(*(RfHead *const *) a)->raise.stream,
+							  &(*(RfHead *const *) b)->raise.stream);
 }
 
 /*
- * The heads of a frame that wait to be raised in the table, in order of id.
+ * The heads of a frame that wait to be raised in the table, in their order.
  * Those without new events are read again when they are needed next.
  */
 static RfHead **

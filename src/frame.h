@@ -10,6 +10,7 @@
 
 #include "rillflow.h"
 
+#include "nodes/bitmapset.h"
 #include "store.h"
 #include "stream.h"
 #include "utils/relcache.h"
@@ -25,10 +26,10 @@ typedef enum RfLanding
 /* A row that our own writer inserts. */
 typedef struct RfExpectedRow
 {
-	pg_uuid_t stream_id;
-	int32	  stream_seq;
-	int64	  global_seq; /* 0: set when the row has got it */
-	bool	  arrived;
+	RfStreamId stream;
+	int32	   stream_seq;
+	int64	   global_seq; /* 0: set when the row has got it */
+	bool	   arrived;
 } RfExpectedRow;
 
 /* A leaf that rows of a statement go to. */
@@ -70,11 +71,12 @@ typedef struct RfFrame
 	MemoryContext	   context;
 	RfExpectedRow	  *expected_row; /* of a trusted statement */
 	int				   nflushed;   /* heads that subtransactions have raised */
+	Bitmapset		  *tenants;	   /* that the caller was found to be allowed */
 	RfFrameLeaf		  *leaf;	   /* where the last row went */
 	RfHead			  *last_head;  /* stream of the last row */
 	RfHead			  *heads;	   /* all streams, the newest first */
 	RfHead			   first_head; /* most statements write one stream */
-	struct heads_hash *others;	   /* the others, by id */
+	struct heads_hash *others;	   /* the others, by stream */
 	RfFrameLeaf		   first_leaf; /* in one month */
 	HTAB			  *leaves;
 	int				   nleaves;
@@ -95,14 +97,14 @@ extern RfFrame *rf_frame_open(RfStore *store, bool trusted);
 extern RfFrame *rf_frame_of_leaf(Relation rel);
 extern RfFrame *rf_frame_of_events(Oid events);
 extern bool		rf_frame_is_open(Oid events);
-extern RfHead  *rf_frame_head(RfFrame *frame, const pg_uuid_t *id);
+extern RfHead  *rf_frame_head(RfFrame *frame, const RfStreamId *stream);
 extern int32	rf_frame_number(RfFrame *frame, RfHead *head, int32 wanted);
 extern void		rf_frame_advance(RfFrame *frame, RfHead *head,
 								 TimestampTz created_at, RfLanding landing);
 extern void		rf_frame_remember_key(RfFrame *frame, const RfKey *key);
 extern void		rf_frame_close(RfFrame *frame);
 extern void		rf_frame_expect(RfExpectedRow *row);
-extern void		rf_frame_arrive(RfFrame *frame, const pg_uuid_t *id,
+extern void		rf_frame_arrive(RfFrame *frame, const RfStreamId *stream,
 								int32 stream_seq, int64 global_seq);
 extern void		rf_frame_flush(void);
 extern bool		rf_frame_none_open(void);

@@ -16,13 +16,13 @@
 
 typedef struct RfHold
 {
-	bool	  of_store; /* of all streams, those to come included? */
-	pg_uuid_t stream_id;
-	char	 *reason;
+	bool of_all; /* streams, of a tenant or the store; also those to come? */
+	RfStreamId stream; /* without one, only whose they are */
+	char	  *reason;
 } RfHold;
 
 extern void	 rf_hold_keep(const RfStore *store, const RfLockLimit *limit);
-extern List *rf_hold_list(const RfStore *store, const pg_uuid_t *id);
+extern List *rf_hold_list(const RfStore *store, const RfStreamId *stream);
 extern void	 rf_hold_refuse(const RfStore *store, const RfHold *hold,
 							const char *what);
 extern void	 rf_hold_require_free(const RfStore *store, const pg_uuid_t *id);

@@ -22,12 +22,12 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "fmgr.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
@@ -36,6 +36,7 @@
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -46,6 +47,10 @@
 #include "policy.h"
 #include "query.h"
 #include "store.h"
+
+/* what rf_stores.tenancy says */
+#define TENANCY_SINGLE "single"
+#define TENANCY_CONJOINED "conjoined"
 
 /* hot months made ahead, beside the current one */
 #define MONTHS_AHEAD 3
@@ -88,7 +93,7 @@
 	" DEFAULT '{}',"                                                                          \
 	" causation_id uuid,"                                                                     \
 	" correlation_id uuid,"                                                                   \
-	" tenant_id text,"                                                                        \
+	" <leaf_tenant_id>,"                                                                      \
 	" user_id text,"                                                                          \
 	" is_tombstone boolean CONSTRAINT events_is_tombstone_not_null NOT NULL"                  \
 	" DEFAULT false,"                                                                         \
@@ -98,11 +103,36 @@
 	"ALTER TABLE %s.events ATTACH PARTITION %s." name " FOR VALUES IN ('" tier \
 	"')"
 
+/*
+ * What differs where the streams are those of many tenants: the tenant is part
+ * of the keys, and comes first there, so that what is asked of a tenant is
+ * found along the same indexes.
+ */
+typedef struct DdlWord
+{
+	const char *word;
+	const char *single;
+	const char *conjoined;
+} DdlWord;
+
+#define TENANT_CHECK                        \
+	" CONSTRAINT " RF_TENANT_CHECK " CHECK" \
+	" (octet_length(tenant_id) BETWEEN 1 AND 63 AND tenant_id <> '*')"
+
+static const DdlWord ddl_words[] = {
+	{"<tenant_id>", "tenant_id text",
+	 "tenant_id text COLLATE \"C\" NOT NULL" TENANT_CHECK},
+	{"<leaf_tenant_id>", "tenant_id text",
+	 "tenant_id text COLLATE \"C\""
+	 " CONSTRAINT events_tenant_id_not_null NOT NULL" TENANT_CHECK},
+	{"<tenant_id,>", "", "tenant_id, "},
+};
+
 /* The tables of a store; %s is its schema. */
 static const char *const store_ddl[] = {
 	"CREATE TABLE %s.rf_streams ("
 	" stream_id uuid NOT NULL,"
-	" tenant_id text,"
+	" <tenant_id>,"
 	" last_seq integer NOT NULL DEFAULT 0,"
 	" first_event_at timestamptz,"
 	" last_event_at timestamptz,"
@@ -112,7 +142,7 @@ static const char *const store_ddl[] = {
 	" retention_class text NOT NULL DEFAULT 'hot',"
 	" created_at timestamptz NOT NULL DEFAULT now(),"
 	" updated_at timestamptz NOT NULL DEFAULT now(),"
-	" CONSTRAINT rf_streams_pkey PRIMARY KEY (stream_id),"
+	" CONSTRAINT rf_streams_pkey PRIMARY KEY (<tenant_id,>stream_id),"
 	" CONSTRAINT rf_streams_last_seq_check CHECK (last_seq >= 0),"
 	" CONSTRAINT rf_streams_retention_class_check"
 	" CHECK (retention_class IN ('hot', 'cold'))"
@@ -130,7 +160,7 @@ static const char *const store_ddl[] = {
 	" causation_id uuid,"
 	" correlation_id uuid,"
 	" event_version integer NOT NULL DEFAULT 1,"
-	" tenant_id text,"
+	" <tenant_id>,"
 	" user_id text,"
 	" is_tombstone boolean NOT NULL DEFAULT false,"
 	" created_at timestamptz NOT NULL DEFAULT now(),"
@@ -178,10 +208,12 @@ static const char *const store_ddl[] = {
 	"CREATE TABLE %s.rf_event_keys ("
 	" idempotency_key text NOT NULL,"
 	" stream_id uuid NOT NULL,"
+	" <tenant_id>,"
 	" stream_seq integer NOT NULL,"
 	" global_seq bigint NOT NULL,"
 	" created_at timestamptz NOT NULL DEFAULT now(),"
-	" CONSTRAINT rf_event_keys_pkey PRIMARY KEY (idempotency_key))",
+	" CONSTRAINT rf_event_keys_pkey"
+	" PRIMARY KEY (<tenant_id,>idempotency_key))",
 
 	"CREATE TABLE %s.rf_archive_log ("
 	" log_id bigint GENERATED ALWAYS AS IDENTITY,"
@@ -189,6 +221,7 @@ static const char *const store_ddl[] = {
 	" actor text NOT NULL,"
 	" action text NOT NULL,"
 	" stream_id uuid,"
+	" tenant_id text,"
 	" bucket_month date,"
 	" events bigint,"
 	" estimated boolean NOT NULL DEFAULT false,"
@@ -233,6 +266,7 @@ static const char *const store_ddl[] = {
 
 	"CREATE TABLE %s.rf_archive_policies ("
 	" name text NOT NULL,"
+	" tenant_id text,"
 	" owner name NOT NULL,"
 	" older_than interval NOT NULL,"
 	" every interval NOT NULL DEFAULT '1 hour',"
@@ -293,12 +327,13 @@ static const char *const store_ddl[] = {
 	"CREATE TABLE %s.rf_holds ("
 	" hold_id bigint GENERATED ALWAYS AS IDENTITY,"
 	" stream_id uuid,"
+	" tenant_id text,"
 	" reason text NOT NULL,"
 	" held_at timestamptz NOT NULL DEFAULT now(),"
 	" held_by text NOT NULL DEFAULT session_user,"
 	" CONSTRAINT rf_holds_pkey PRIMARY KEY (hold_id),"
 	" CONSTRAINT rf_holds_stream_id_reason_key"
-	" UNIQUE NULLS NOT DISTINCT (stream_id, reason),"
+	" UNIQUE NULLS NOT DISTINCT (stream_id, tenant_id, reason),"
 	" CONSTRAINT rf_holds_reason_check CHECK (reason <> ''))",
 };
 
@@ -351,12 +386,12 @@ static const struct
 	 "singleton bool,backend text,redirect_enabled bool,"
 	 "include_archived_by_default bool,notify_enabled bool"},
 	{"rf_event_keys", 'r',
-	 "idempotency_key text,stream_id uuid,stream_seq int4,global_seq int8,"
-	 "created_at timestamptz"},
+	 "idempotency_key text,stream_id uuid,tenant_id text,stream_seq int4,"
+	 "global_seq int8,created_at timestamptz"},
 	{"rf_archive_log", 'r',
 	 "log_id int8,logged_at timestamptz,actor text,action text,"
-	 "stream_id uuid,bucket_month date,events int8,estimated bool,"
-	 "streams int8,duration interval,detail text,entries int8"},
+	 "stream_id uuid,tenant_id text,bucket_month date,events int8,"
+	 "estimated bool,streams int8,duration interval,detail text,entries int8"},
 	{"rf_archive_totals", 'r',
 	 "slot int4,streams_marked int8,streams_reactivated int8,events_moved int8,"
 	 "events_flipped int8,events_flipped_excess int8,events_redirected int8,"
@@ -365,7 +400,7 @@ static const struct
 	{"rf_consumers", 'r',
 	 "name text,last_global_seq int8,updated_at timestamptz"},
 	{"rf_archive_policies", 'r',
-	 "name text,owner name,older_than interval,every interval,batch_size int4,"
+	 "name text,tenant_id text,owner name,older_than interval,every interval,batch_size int4,"
 	 "window_start time,window_end time,time_zone text,only_archived bool,"
 	 "premake int4,max_runtime interval,max_replica_lag interval,"
 	 "created_at timestamptz,run_requested_at timestamptz,failures int4,"
@@ -375,8 +410,8 @@ static const struct
 	 "events int8,batches int8,months int8,expected int8,batch_size int4,"
 	 "held_back_by text,error text,sqlstate text,pid int4"},
 	{"rf_holds", 'r',
-	 "hold_id int8,stream_id uuid,reason text,held_at timestamptz,"
-	 "held_by text"},
+	 "hold_id int8,stream_id uuid,tenant_id text,reason text,"
+	 "held_at timestamptz,held_by text"},
 	{"rf_streams_pkey", 'i', ""},
 	{"events_global_seq_seq", 'S', ""},
 };
@@ -385,14 +420,51 @@ static const struct
  * Tables
  */
 
+/* The length of a word of ours that the text begins with, and what it means. */
+static size_t
+find_ddl_word(const char *sql, bool conjoined, const char **meaning)
+{
+	for (int i = 0; i < lengthof(ddl_words); i++)
+	{
+		size_t len = strlen(ddl_words[i].word);
+
+		if (strncmp(sql, ddl_words[i].word, len) != 0)
+			continue;
+		*meaning = conjoined ? ddl_words[i].conjoined : ddl_words[i].single;
+		return len;
+	}
+	return 0;
+}
+
+/* A statement with those words replaced by what they mean. */
+static char *
+expand_ddl(const char *sql, bool conjoined)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	while (*sql != '\0')
+	{
+		const char *meaning;
+		size_t		len = find_ddl_word(sql, conjoined, &meaning);
+
+		if (len == 0)
+			appendStringInfoChar(&buf, *sql++);
+		else
+			appendStringInfoString(&buf, meaning);
+		sql += len;
+	}
+	return buf.data;
+}
+
 static void
-create_tables(const char *schema)
+create_tables(const char *schema, bool conjoined)
 {
 	const char *quoted = quote_identifier(schema);
 
 	/* no statement names the schema more than twice */
 	for (int i = 0; i < lengthof(store_ddl); i++)
-		rf_query_ddl(store_ddl[i], quoted, quoted);
+		rf_query_ddl(expand_ddl(store_ddl[i], conjoined), quoted, quoted);
 	for (int i = 0; i < lengthof(default_leaves); i++)
 	{
 		const char *name = default_leaves[i][0];
@@ -400,11 +472,12 @@ create_tables(const char *schema)
 		/* months bound created_at; here nothing else keeps it finite */
 		rf_query_ddl("ALTER TABLE %s.%I"
 					 " ADD CONSTRAINT %I PRIMARY KEY (global_seq),"
-					 " ADD CONSTRAINT %I UNIQUE (stream_id, stream_seq),"
+					 " ADD CONSTRAINT %I UNIQUE (%sstream_id, stream_seq),"
 					 " ADD CONSTRAINT rf_created_at_finite"
 					 " CHECK (isfinite(created_at))",
 					 quoted, name, psprintf("%s_pkey", name),
-					 psprintf("%s_stream_key", name));
+					 psprintf("%s_stream_key", name),
+					 conjoined ? "tenant_id, " : "");
 		rf_query_ddl("ALTER TABLE %s.%I ATTACH PARTITION %s.%I DEFAULT", quoted,
 					 default_leaves[i][1], quoted, name);
 	}
@@ -600,7 +673,8 @@ rf_install_register(const char *schema, const char *tenant, const char *tenancy)
 	write_registry(
 		"INSERT INTO %s AS s (schema, tenant, tenancy, layout_version)"
 		" VALUES ($1, $2, $3, $4) ON CONFLICT (schema)"
-		" DO UPDATE SET tenant = coalesce(excluded.tenant, s.tenant)",
+		" DO UPDATE SET tenant = coalesce(excluded.tenant, s.tenant),"
+		" tenancy = excluded.tenancy",
 		schema, tenant, tenancy);
 }
 
@@ -795,7 +869,7 @@ rf_install_create_store(Oid namespace_id, const char *tenant,
 	rf_policy_disarm_all(schema);
 	rf_query_begin(&scope, InvalidOid, 0);
 	rf_query_be_quiet();
-	create_tables(schema);
+	create_tables(schema, strcmp(tenancy, TENANCY_CONJOINED) == 0);
 	rf_install_create_view(namespace_id);
 	create_triggers(namespace_id);
 	create_months(namespace_id);
@@ -812,6 +886,7 @@ catch_up(const RfStore *store)
 {
 	const char *all = rf_store_relation_name(store->events_all);
 	const char *streams = rf_store_relation_name(store->streams);
+	const char *owner = store->conjoined ? "tenant_id, " : "";
 	uint64		raised;
 
 	rf_query_ddl("LOCK TABLE %s, %s IN SHARE ROW EXCLUSIVE MODE",
@@ -820,10 +895,10 @@ catch_up(const RfStore *store)
 	raised = rf_query_once(
 		rf_query_format(
 			"INSERT INTO %s AS s"
-			" (stream_id, last_seq, first_event_at, last_event_at)"
-			" SELECT stream_id, max(stream_seq), min(created_at), max(created_at)"
-			" FROM %s GROUP BY stream_id"
-			" ON CONFLICT (stream_id) DO UPDATE SET"
+			" (%sstream_id, last_seq, first_event_at, last_event_at)"
+			" SELECT %sstream_id, max(stream_seq), min(created_at),"
+			" max(created_at) FROM %s GROUP BY %sstream_id"
+			" ON CONFLICT (%sstream_id) DO UPDATE SET"
 			" last_seq = greatest(s.last_seq, excluded.last_seq),"
 			" first_event_at = least(s.first_event_at, excluded.first_event_at),"
 			" last_event_at = greatest(s.last_event_at, excluded.last_event_at)"
@@ -832,7 +907,7 @@ catch_up(const RfStore *store)
 			" least(s.first_event_at, excluded.first_event_at)"
 			" OR s.last_event_at IS DISTINCT FROM"
 			" greatest(s.last_event_at, excluded.last_event_at)",
-			streams, all),
+			streams, owner, owner, all, owner, owner),
 		0, NULL, NULL, NULL);
 	if (raised > 0)
 		ereport(
@@ -850,26 +925,28 @@ catch_up(const RfStore *store)
 	rf_query_once(
 		rf_query_format(
 			"INSERT INTO %s"
-			" (idempotency_key, stream_id, stream_seq, global_seq)"
-			" SELECT headers ->> 'idempotency_key', stream_id, stream_seq,"
+			" (%sidempotency_key, stream_id, stream_seq, global_seq)"
+			" SELECT %sheaders ->> 'idempotency_key', stream_id, stream_seq,"
 			" global_seq FROM %s WHERE headers ->> 'idempotency_key' IS NOT NULL"
-			" ORDER BY global_seq ON CONFLICT (idempotency_key) DO NOTHING",
-			rf_store_relation_name(store->keys), all),
+			" ORDER BY global_seq ON CONFLICT (%sidempotency_key) DO NOTHING",
+			rf_store_relation_name(store->keys), owner, owner, all, owner),
 		0, NULL, NULL, NULL);
 }
 
 static void
 warn_of_broken_streams(const RfStore *store)
 {
+	const char *owner = store->conjoined ? "tenant_id, " : "";
+
 	rf_query_once(
 		rf_query_format(
 			"SELECT count(*), min(stream_id::text) FROM"
-			" (SELECT s.stream_id FROM %s AS s JOIN %s AS e USING (stream_id)"
-			" GROUP BY s.stream_id, s.last_seq"
+			" (SELECT stream_id FROM %s AS s JOIN %s AS e USING (%sstream_id)"
+			" GROUP BY %sstream_id, s.last_seq"
 			" HAVING count(*) <> s.last_seq OR min(e.stream_seq) <> 1"
 			" OR count(DISTINCT e.stream_seq) <> count(*)) AS broken",
 			rf_store_relation_name(store->streams),
-			rf_store_relation_name(store->events_all)),
+			rf_store_relation_name(store->events_all), owner, owner),
 		0, NULL, NULL, NULL);
 	if (DatumGetInt64(rf_query_must(0, 1)) > 0)
 		ereport(
@@ -923,9 +1000,62 @@ rf_install_take_up_layout(Oid namespace_id)
 	renew_store(namespace_id);
 }
 
+/* Is the tenant part of the key of streams in a complete store? */
+static bool
+tables_are_conjoined(Oid namespace_id)
+{
+	Relation index = index_open(get_relname_relid("rf_streams_pkey",
+												  namespace_id),
+								AccessShareLock);
+	bool	 result = IndexRelationGetNumberOfKeyAttributes(index) > 1;
+
+	index_close(index, AccessShareLock);
+	return result;
+}
+
+/* Only the default store can be that of many tenants. */
+static void
+require_default(Oid namespace_id, const char *tenant)
+{
+	if (tenant != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a conjoined store is not that of one tenant"),
+				 errhint(
+					 "Leave \"tenant\" out; its tenants need not be made.")));
+	if (namespace_id != rf_store_extension_schema())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("only the default store can be conjoined"),
+				 errhint("It is in schema \"%s\", that of the extension.",
+						 get_namespace_name(rf_store_extension_schema()))));
+}
+
+/* Which form has the store that is there?  It may be asked for, but not chosen.
+ */
+static const char *
+find_tenancy(Oid namespace_id, const char *tenant, const char *asked_for)
+{
+	if (tables_are_conjoined(namespace_id))
+	{
+		require_default(namespace_id, tenant);
+		return TENANCY_CONJOINED;
+	}
+	if (strcmp(asked_for, TENANCY_CONJOINED) == 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("the store in schema \"%s\" is single",
+					get_namespace_name(namespace_id)),
+			 errhint(
+				 "Remove it with rf_uninstall(), and install a conjoined one.")));
+	return TENANCY_SINGLE;
+}
+
 /*
  * Take up a store that is there: its triggers and view are made anew.  One
- * that is registered has kept its books, and is not read through.
+ * that is registered has kept its books, and is not read through.  Its tables
+ * tell of which form it is.
  */
 static void
 take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
@@ -935,6 +1065,7 @@ take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 	RfScope		scope;
 
 	check_complete_store(namespace_id);
+	tenancy = find_tenancy(namespace_id, tenant, tenancy);
 	rf_install_register(schema, tenant, tenancy);
 	renew_store(namespace_id);
 	if (!registered)
@@ -945,6 +1076,31 @@ take_up_store(Oid namespace_id, const char *tenant, const char *tenancy)
 		warn_of_broken_streams(rf_store_in(namespace_id, false));
 		rf_query_end(&scope);
 	}
+}
+
+/* The registry would hide a tenant that has streams in the default store. */
+static void
+require_no_streams_of(const char *tenant)
+{
+	RfStore *store = rf_store_in(rf_store_extension_schema(), true);
+	Oid		 types[1] = {TEXTOID};
+	Datum	 values[1];
+	RfScope	 scope;
+	bool	 found;
+
+	if (store == NULL || !store->conjoined)
+		return;
+	values[0] = CStringGetTextDatum(tenant);
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	found = rf_query_once(
+				rf_query_format("SELECT 1 FROM %s WHERE tenant_id = $1 LIMIT 1",
+								rf_store_relation_name(store->streams)),
+				1, types, values, NULL) > 0;
+	rf_query_end(&scope);
+	if (found)
+		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+						errmsg("tenant \"%s\" already exists", tenant),
+						errdetail("It has streams in the conjoined store.")));
 }
 
 /* A tenant has one store. */
@@ -959,6 +1115,8 @@ rf_install_require_free_tenant(const char *schema, const char *tenant)
 		ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
 						errmsg("tenant \"%s\" already exists", tenant),
 						errdetail("Its store is in schema \"%s\".", other)));
+	if (tenant != NULL && other == NULL)
+		require_no_streams_of(tenant);
 }
 
 static void
@@ -1196,7 +1354,7 @@ rf_create_default_store(PG_FUNCTION_ARGS)
 					 quote_literal_cstr(get_namespace_name(namespace_id)))));
 	else
 	{
-		rf_install_create_store(namespace_id, NULL, "single");
+		rf_install_create_store(namespace_id, NULL, TENANCY_SINGLE);
 		release_members(namespace_id);
 	}
 	PG_RETURN_VOID();
@@ -1205,34 +1363,18 @@ rf_create_default_store(PG_FUNCTION_ARGS)
 static void
 check_tenancy(const char *tenancy)
 {
-	if (strcmp(tenancy, "single") != 0)
+	if (strcmp(tenancy, TENANCY_SINGLE) != 0 &&
+		strcmp(tenancy, TENANCY_CONJOINED) != 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"%s\" is not a form of tenancy", tenancy),
-						errhint("Use \"single\".")));
-}
-
-/* Can it be the name of a tenant? */
-void
-rf_install_check_tenant(const char *tenant)
-{
-	if (*tenant == '\0' || rf_store_is_all(tenant) ||
-		strlen(tenant) >= NAMEDATALEN)
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("invalid tenant name \"%.*s\"",
-					pg_mbcliplen(tenant, strlen(tenant), NAMEDATALEN - 1),
-					tenant),
-			 errdetail(
-				 "A name has 1 to %d bytes, and \"*\" stands for all tenants.",
-				 NAMEDATALEN - 1)));
+						errhint("Use \"single\" or \"conjoined\".")));
 }
 
 Datum
 rf_install(PG_FUNCTION_ARGS)
 {
 	char *tenant = RF_GETARG_STRING(1);
-	char *tenancy = PG_ARGISNULL(2) ? "single" :
+	char *tenancy = PG_ARGISNULL(2) ? TENANCY_SINGLE :
 									  text_to_cstring(PG_GETARG_TEXT_PP(2));
 	Oid	  namespace_id;
 
@@ -1242,12 +1384,14 @@ rf_install(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"schema\" must not be null")));
 	if (tenant != NULL)
-		rf_install_check_tenant(tenant);
+		rf_store_check_tenant(tenant);
 	check_tenancy(tenancy);
 	namespace_id = get_namespace_oid(NameStr(*PG_GETARG_NAME(0)), false);
 	if (!rf_compat_owns_schema(namespace_id, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_SCHEMA,
 					   NameStr(*PG_GETARG_NAME(0)));
+	if (strcmp(tenancy, TENANCY_CONJOINED) == 0)
+		require_default(namespace_id, tenant);
 	install_store(namespace_id, tenant, tenancy);
 	PG_RETURN_VOID();
 }

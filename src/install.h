@@ -23,7 +23,6 @@ extern void rf_install_unregister(const char *schema);
 extern void rf_install_note_layout(const char *schema);
 extern void rf_install_take_up_layout(Oid namespace_id);
 extern void rf_install_drop_store(RfStore *store, bool with_events);
-extern void rf_install_check_tenant(const char *tenant);
 extern void rf_install_require_free_tenant(const char *schema,
 										   const char *tenant);
 

@@ -4,10 +4,11 @@
  *	  Idempotency keys: rf_event_keys.
  *
  * An event may carry a key in headers ->> 'idempotency_key'.  A key belongs
- * to one event of the whole store, hot or cold, of whatever month, which no
- * index on partitions could promise; so keys have a table of their own, which
- * is not partitioned.  An append that repeats a key of its own stream gets the
- * first event's numbers; one that bears another stream's key fails with RF003.
+ * to one event of the whole store, or of a tenant of a conjoined one, hot or
+ * cold, of whatever month, which no index on partitions could promise; so keys
+ *have a table of their own, which is not partitioned.  An append that repeats a
+ *key of its own stream gets the first event's numbers; one that bears another
+ *stream's key fails with RF003.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,6 +25,7 @@
 #include "key.h"
 #include "query.h"
 #include "store.h"
+#include "tenancy.h"
 
 #define KEY_HEADER "idempotency_key"
 
@@ -32,23 +34,26 @@
 
 static const RfStatement find_key =
 	{"SELECT stream_id, stream_seq, global_seq FROM {keys}"
-	 " WHERE idempotency_key = $1",
+	 " WHERE idempotency_key = $1{mine}",
 	 1,
 	 {TEXTOID}};
 
 static const RfStatement claim_keys =
-	{"INSERT INTO {keys} (idempotency_key, stream_id, stream_seq, global_seq)"
-	 " SELECT * FROM unnest($1, $2, $3, $4)"
-	 " ON CONFLICT (idempotency_key) DO NOTHING",
-	 4,
-	 {TEXTARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID}};
+	{"INSERT INTO {keys} (idempotency_key, stream_id, stream_seq, global_seq"
+	 "{,tenant_id})"
+	 " SELECT w.key, w.id, w.seq, w.number{,tenant_id}"
+	 " FROM unnest($1, $2, $3, $4, $5) AS w(key, id, seq, number, tenant_id)"
+	 " ON CONFLICT ({tenant_id,}idempotency_key) DO NOTHING",
+	 5,
+	 {TEXTARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID}};
 
-static const RfStatement find_taken = {
-	"SELECT w.key, k.stream_id = w.id FROM unnest($1, $2, $3) AS w(key, id, seq)"
-	" JOIN {keys} AS k ON k.idempotency_key = w.key"
-	" WHERE (k.stream_id, k.stream_seq) <> (w.id, w.seq) LIMIT 1",
-	3,
-	{TEXTARRAYOID, UUIDARRAYOID, INT4ARRAYOID}};
+static const RfStatement find_taken =
+	{"SELECT w.key, k.stream_id = w.id FROM unnest($1, $2, $3, $5)"
+	 " AS w(key, id, seq, tenant_id)"
+	 " JOIN {keys} AS k ON k.idempotency_key = w.key{same k w}"
+	 " WHERE (k.stream_id, k.stream_seq) <> (w.id, w.seq) LIMIT 1",
+	 5,
+	 {TEXTARRAYOID, UUIDARRAYOID, INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID}};
 
 static const RfStatement prune_keys =
 	{"DELETE FROM {keys} WHERE created_at < $1", 1, {TIMESTAMPTZOID}};
@@ -131,7 +136,8 @@ rf_key_find(RfStore *store, RfKey *key)
 	found = rf_query_run(rf_store_plan(store, &find_key), &value, NULL) > 0;
 	if (found)
 	{
-		if (!rf_uuid_equal(DatumGetUUIDP(rf_query_must(0, 1)), &key->stream_id))
+		if (!rf_uuid_equal(DatumGetUUIDP(rf_query_must(0, 1)),
+						   &key->stream.uuid))
 			report_foreign_key(key->key);
 		key->stream_seq = DatumGetInt32(rf_query_must(0, 2));
 		key->global_seq = DatumGetInt64(rf_query_must(0, 3));
@@ -140,33 +146,39 @@ rf_key_find(RfStore *store, RfKey *key)
 	return found;
 }
 
-/* Keys as arrays: key, stream_id, stream_seq, global_seq. */
-static void
-make_arrays(const RfKey *keys, int count, Datum *values)
-{
-	static const Oid types[4] = {TEXTOID, UUIDOID, INT4OID, INT8OID};
-	Datum			*elements[4];
+/* Keys as arrays: key, stream_id, stream_seq, global_seq, tenant_id. */
+#define NARRAYS 5
 
-	for (int i = 0; i < 4; i++)
+static void
+make_arrays(const RfStore *store, const RfKey *keys, int count, Datum *values)
+{
+	static const Oid types[NARRAYS] = {TEXTOID, UUIDOID, INT4OID, INT8OID,
+									   TEXTOID};
+	int				 narrays = NARRAYS - (store->conjoined ? 0 : 1);
+	Datum			*elements[NARRAYS];
+
+	for (int i = 0; i < NARRAYS; i++)
 		elements[i] = palloc(sizeof(Datum) * count);
 	for (int i = 0; i < count; i++)
 	{
 		elements[0][i] = PointerGetDatum(keys[i].key);
-		elements[1][i] = UUIDPGetDatum(&keys[i].stream_id);
+		elements[1][i] = UUIDPGetDatum(&keys[i].stream.uuid);
 		elements[2][i] = Int32GetDatum(keys[i].stream_seq);
 		elements[3][i] = Int64GetDatum(keys[i].global_seq);
+		if (store->conjoined)
+			elements[4][i] = rf_tenancy_datum(keys[i].stream.tenant);
 	}
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < narrays; i++)
 		values[i] = PointerGetDatum(
 			rf_query_array(elements[i], count, types[i]));
 }
 
 static void
-report_taken(RfStore *store, const Datum *values)
+report_taken(RfStore *store, const Datum *values, const char *nulls)
 {
 	text *key;
 
-	if (rf_query_run(rf_store_plan(store, &find_taken), values, NULL) == 0)
+	if (rf_query_run(rf_store_plan(store, &find_taken), values, nulls) == 0)
 		elog(ERROR, "could not claim idempotency keys");
 	key = DatumGetTextPP(rf_query_must(0, 1));
 	if (!DatumGetBool(rf_query_must(0, 2)))
@@ -185,14 +197,15 @@ void
 rf_key_claim(RfStore *store, const RfKey *keys, int count)
 {
 	RfScope scope;
-	Datum	values[4];
+	Datum	values[NARRAYS] = {0};
+	char	nulls[NARRAYS] = {' ', ' ', ' ', ' ', store->conjoined ? ' ' : 'n'};
 
 	if (count == 0)
 		return;
-	make_arrays(keys, count, values);
+	make_arrays(store, keys, count, values);
 	rf_query_begin(&scope, store->owner, 0);
-	if (rf_query_run(rf_store_plan(store, &claim_keys), values, NULL) != count)
-		report_taken(store, values);
+	if (rf_query_run(rf_store_plan(store, &claim_keys), values, nulls) != count)
+		report_taken(store, values, nulls);
 	rf_query_end(&scope);
 }
 
@@ -215,7 +228,7 @@ rf_prune_keys(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"before\" must not be null")));
-	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	store = rf_store_get_whole(tenant, RF_RIGHT_OWN);
 	value = PG_GETARG_DATUM(0);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	pruned = rf_query_run(rf_store_plan(store, &prune_keys), &value, NULL);

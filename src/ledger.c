@@ -24,7 +24,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "rewrite/rewriteHandler.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/lsyscache.h"
@@ -36,36 +35,39 @@
 #include "query.h"
 #include "report.h"
 #include "store.h"
+#include "tenancy.h"
 #include "totals.h"
 
 /* Rows that are put into the table at a time. */
 #define ROWS_AT_ONCE 200
 
 static const RfStatement insert_entry =
-	{"INSERT INTO {log} (actor, action, stream_id, bucket_month, events,"
-	 " estimated, streams, duration, detail)"
-	 " VALUES (session_user, $1, $2, $3, $4, $5, $6, $7, $8)",
-	 8,
+	{"INSERT INTO {log} (actor, action, stream_id, tenant_id, bucket_month,"
+	 " events, estimated, streams, duration, detail)"
+	 " VALUES (session_user, $1, $2, $9, $3, $4, $5, $6, $7, $8)",
+	 9,
 	 {TEXTOID, UUIDOID, DATEOID, INT8OID, BOOLOID, INT8OID, INTERVALOID,
-	  TEXTOID}};
+	  TEXTOID, TEXTOID}};
 
 static const RfStatement insert_streams =
-	{"INSERT INTO {log} (actor, action, stream_id, streams, detail)"
-	 " SELECT session_user, $1, id, 1, $3 FROM unnest($2) AS id",
-	 3,
-	 {TEXTOID, UUIDARRAYOID, TEXTOID}};
+	{"INSERT INTO {log} (actor, action, stream_id, tenant_id, streams, detail)"
+	 " SELECT session_user, $3, id, tenant_id, 1, $4"
+	 " FROM unnest($1, $2) AS w(id, tenant_id)",
+	 4,
+	 {UUIDARRAYOID, TEXTARRAYOID, TEXTOID, TEXTOID}};
 
 /*
- * Old rows become one row per action, which bears their sums and the time of
- * the youngest of them.  A note that a stream was left open stays until the
- * stream has been taken care of.  What was redacted, held and released stays,
- * with its reason, and so does all that is told of a stream on hold.
+ * Old rows become one row per action and tenant, which bears their sums and the
+ * time of the youngest of them.  A note that a stream was left open stays until
+ * the stream has been taken care of.  What was redacted, held and released
+ * stays, with its reason, and so does all that is told of a stream on hold.
  */
 #define IS_FOLDED                                                            \
 	"logged_at < $1"                                                         \
 	" AND action NOT IN ('left open', 'flips closed', 'redact', 'hold',"     \
 	" 'release') AND NOT EXISTS (SELECT FROM {holds} AS h"                   \
-	" WHERE h.stream_id = l.stream_id OR h.stream_id IS NULL)"               \
+	" WHERE (h.stream_id = l.stream_id OR h.stream_id IS NULL)"              \
+	" AND (h.tenant_id = l.tenant_id OR h.tenant_id IS NULL))"               \
 	" AND NOT (action ~ '^adopt ' AND log_id > coalesce((SELECT max(log_id)" \
 	" FROM {log} WHERE action = 'adopt'), 0))"                               \
 	" AND NOT (action = 'flip' AND log_id > coalesce((SELECT max(log_id)"    \
@@ -75,13 +77,13 @@ static const RfStatement fold_entries =
 	{"WITH old AS (DELETE FROM {log} AS l WHERE " IS_FOLDED " RETURNING *),"
 	 " forgotten AS (DELETE FROM {log} AS l WHERE logged_at < $1"
 	 " AND action = 'left open' AND EXISTS (SELECT FROM {log} AS n"
-	 " WHERE n.stream_id = l.stream_id AND n.log_id > l.log_id"
+	 " WHERE n.stream_id = l.stream_id{same n l} AND n.log_id > l.log_id"
 	 " AND n.action IN ('close', 'mark', 'reactivate')))"
-	 " INSERT INTO {log} (logged_at, actor, action, events, estimated, streams,"
-	 " duration, detail, entries)"
-	 " SELECT max(logged_at), session_user, action, sum(events),"
+	 " INSERT INTO {log} (logged_at, actor, action, tenant_id, events,"
+	 " estimated, streams, duration, detail, entries)"
+	 " SELECT max(logged_at), session_user, action, tenant_id, sum(events),"
 	 " bool_or(estimated), sum(streams), sum(duration), 'pruned', sum(entries)"
-	 " FROM old GROUP BY action",
+	 " FROM old GROUP BY action, tenant_id",
 	 1,
 	 {TIMESTAMPTZOID}};
 
@@ -224,8 +226,8 @@ rf_ledger_write(RfStore *store, const RfLedgerEntry *entry)
 	int64 microseconds = entry->started_at == 0 ?
 							 -1 :
 							 GetCurrentTimestamp() - entry->started_at;
-	Datum values[8] = {0};
-	char  nulls[8];
+	Datum values[9] = {0};
+	char  nulls[9];
 
 	memset(nulls, 'n', sizeof(nulls));
 	values[0] = CStringGetTextDatum(entry->action);
@@ -256,6 +258,11 @@ rf_ledger_write(RfStore *store, const RfLedgerEntry *entry)
 		values[7] = CStringGetTextDatum(entry->detail);
 		nulls[7] = ' ';
 	}
+	if (store->tenant_number != 0)
+	{
+		values[8] = rf_tenancy_datum(store->tenant_number);
+		nulls[8] = ' ';
+	}
 	rf_query_run(rf_store_plan(store, &insert_entry), values, nulls);
 	count_entry(store, entry, microseconds);
 	report_entry(store, entry, microseconds);
@@ -271,6 +278,7 @@ typedef enum StreamColumn
 	COLUMN_ACTOR,
 	COLUMN_ACTION,
 	COLUMN_STREAM_ID,
+	COLUMN_TENANT_ID,
 	COLUMN_STREAMS,
 	COLUMN_DETAIL
 } StreamColumn;
@@ -283,6 +291,7 @@ static const struct
 	[COLUMN_ACTOR] = {"actor", TEXTOID},
 	[COLUMN_ACTION] = {"action", TEXTOID},
 	[COLUMN_STREAM_ID] = {"stream_id", UUIDOID},
+	[COLUMN_TENANT_ID] = {"tenant_id", TEXTOID},
 	[COLUMN_STREAMS] = {"streams", INT8OID},
 	[COLUMN_DETAIL] = {"detail", TEXTOID},
 };
@@ -321,7 +330,7 @@ heap_suffices(Relation rel)
 								 triggers->trig_insert_after_statement);
 }
 
-/* Rows that differ in the stream alone. */
+/* Rows that differ in the stream alone, and whose it is. */
 typedef struct StreamRows
 {
 	Relation		rel;
@@ -331,6 +340,7 @@ typedef struct StreamRows
 	bool		   *given;
 	ExprState	  **defaults; /* of the others; NULL: none */
 	AttrNumber		stream_id;
+	AttrNumber		tenant_id;
 	TupleTableSlot *slots[ROWS_AT_ONCE];
 	int				nslots;
 	int				nrows;
@@ -346,6 +356,8 @@ give(StreamRows *rows, StreamColumn column, Datum value)
 	rows->given[attnum - 1] = true;
 	if (column == COLUMN_STREAM_ID)
 		rows->stream_id = attnum;
+	if (column == COLUMN_TENANT_ID)
+		rows->tenant_id = attnum;
 }
 
 static void
@@ -385,6 +397,7 @@ begin_rows(StreamRows *rows, Relation rel, const char *action,
 		 CStringGetTextDatum(GetUserNameFromId(GetSessionUserId(), false)));
 	give(rows, COLUMN_ACTION, CStringGetTextDatum(action));
 	give(rows, COLUMN_STREAM_ID, (Datum) 0);
+	give(rows, COLUMN_TENANT_ID, (Datum) 0);
 	give(rows, COLUMN_STREAMS, Int64GetDatum(1));
 	give(rows, COLUMN_DETAIL, CStringGetTextDatum(detail));
 	prepare_defaults(rows);
@@ -408,7 +421,7 @@ flush_rows(StreamRows *rows)
 }
 
 static void
-add_row(StreamRows *rows, Datum stream_id)
+add_row(StreamRows *rows, const RfStreamId *stream)
 {
 	ExprContext	   *context = GetPerTupleExprContext(rows->estate);
 	TupleDesc		tupdesc = RelationGetDescr(rows->rel);
@@ -426,7 +439,11 @@ add_row(StreamRows *rows, Datum stream_id)
 				ExecEvalExprSwitchContext(rows->defaults[i], context,
 										  &slot->tts_isnull[i]);
 	}
-	slot->tts_values[rows->stream_id - 1] = stream_id;
+	slot->tts_values[rows->stream_id - 1] = UUIDPGetDatum(&stream->uuid);
+	slot->tts_isnull[rows->tenant_id - 1] = stream->tenant == 0;
+	if (stream->tenant != 0)
+		slot->tts_values[rows->tenant_id - 1] = rf_tenancy_datum(
+			stream->tenant);
 	ExecStoreVirtualTuple(slot);
 	slot->tts_tableOid = RelationGetRelid(rows->rel);
 	if (tupdesc->constr != NULL)
@@ -449,22 +466,42 @@ end_rows(StreamRows *rows)
 }
 
 static void
-write_streams_on_heap(Relation rel, const char *action, ArrayType *stream_ids,
-					  const char *detail)
+write_streams_on_heap(Relation rel, const char *action,
+					  const RfStreamId *streams, int count, const char *detail)
 {
 	StreamRows rows;
-	Datum	  *ids;
-	int		   count;
 
-	deconstruct_array(stream_ids, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids,
-					  NULL, &count);
 	begin_rows(&rows, rel, action, detail);
 	for (int i = 0; i < count; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		add_row(&rows, ids[i]);
+		add_row(&rows, &streams[i]);
 	}
 	end_rows(&rows);
+}
+
+static void
+write_streams_by_query(RfStore *store, const char *action,
+					   const RfStreamId *streams, int count, const char *detail)
+{
+	Datum *ids = palloc(sizeof(Datum) * count);
+	Datum *tenants = palloc0(sizeof(Datum) * count);
+	Datum  values[4];
+	char   nulls[4] = {' ', store->conjoined ? ' ' : 'n', ' ', ' '};
+
+	for (int i = 0; i < count; i++)
+	{
+		ids[i] = UUIDPGetDatum(&streams[i].uuid);
+		if (store->conjoined)
+			tenants[i] = rf_tenancy_datum(streams[i].tenant);
+	}
+	values[0] = PointerGetDatum(rf_query_array(ids, count, UUIDOID));
+	values[1] = store->conjoined ?
+					PointerGetDatum(rf_query_array(tenants, count, TEXTOID)) :
+					(Datum) 0;
+	values[2] = CStringGetTextDatum(action);
+	values[3] = CStringGetTextDatum(detail);
+	rf_query_run(rf_store_plan(store, &insert_streams), values, nulls);
 }
 
 /*
@@ -473,20 +510,15 @@ write_streams_on_heap(Relation rel, const char *action, ArrayType *stream_ids,
  */
 void
 rf_ledger_write_streams(RfStore *store, const char *action,
-						ArrayType *stream_ids, const char *detail)
+						const RfStreamId *streams, int count,
+						const char *detail)
 {
 	Relation rel = table_open(store->log, RowExclusiveLock);
-	Datum	 values[3];
 
 	if (heap_suffices(rel))
-		write_streams_on_heap(rel, action, stream_ids, detail);
+		write_streams_on_heap(rel, action, streams, count, detail);
 	else
-	{
-		values[0] = CStringGetTextDatum(action);
-		values[1] = PointerGetDatum(stream_ids);
-		values[2] = CStringGetTextDatum(detail);
-		rf_query_run(rf_store_plan(store, &insert_streams), values, NULL);
-	}
+		write_streams_by_query(store, action, streams, count, detail);
 	table_close(rel, NoLock);
 }
 
@@ -526,6 +558,6 @@ rf_prune_log(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"before\" must not be null")));
-	PG_RETURN_INT64(prune_log(rf_store_get(tenant, RF_RIGHT_OWN),
+	PG_RETURN_INT64(prune_log(rf_store_get_whole(tenant, RF_RIGHT_OWN),
 							  PG_GETARG_TIMESTAMPTZ(0)));
 }

@@ -11,9 +11,11 @@
 #include "rillflow.h"
 
 #include "store.h"
-#include "utils/array.h"
 
-/* What a ledger row tells; what does not apply is null or negative. */
+/*
+ * What a ledger row tells; what does not apply is null or negative.  The tenant
+ * is that which the store is restricted to.
+ */
 typedef struct RfLedgerEntry
 {
 	const char		*action;
@@ -35,6 +37,7 @@ typedef struct RfLedgerEntry
 
 extern void rf_ledger_write(RfStore *store, const RfLedgerEntry *entry);
 extern void rf_ledger_write_streams(RfStore *store, const char *action,
-									ArrayType *stream_ids, const char *detail);
+									const RfStreamId *streams, int count,
+									const char *detail);
 
 #endif /* RF_LEDGER_H */

@@ -33,9 +33,9 @@
 
 static const RfStatement mark_stream =
 	{"INSERT INTO {streams} AS s"
-	 " (stream_id, archived_at, archived_by, archive_reason, retention_class)"
-	 " VALUES ($1, now(), $2, $3, 'cold')"
-	 " ON CONFLICT (stream_id) DO UPDATE SET"
+	 " ({tenant_id,}stream_id, archived_at, archived_by, archive_reason,"
+	 " retention_class) VALUES ({tenant,}$1, now(), $2, $3, 'cold')"
+	 " ON CONFLICT ({tenant_id,}stream_id) DO UPDATE SET"
 	 " archived_at = coalesce(s.archived_at, now()), archived_by = $2,"
 	 " archive_reason = $3, retention_class = 'cold', updated_at = now()"
 	 " RETURNING stream_id, tenant_id, last_seq, first_event_at, last_event_at,"
@@ -46,12 +46,12 @@ static const RfStatement mark_stream =
 
 static const RfStatement lock_stream =
 	{"SELECT first_event_at, last_event_at FROM {streams}"
-	 " WHERE stream_id = $1 FOR UPDATE",
+	 " WHERE stream_id = $1{mine} FOR UPDATE",
 	 1,
 	 {UUIDOID}};
 
 static const RfStatement restore_leaf =
-	{"WITH gone AS (DELETE FROM ONLY {source} WHERE stream_id = $1"
+	{"WITH gone AS (DELETE FROM ONLY {source} WHERE stream_id = $1{mine}"
 	 " RETURNING {columns}), come AS (INSERT INTO {events}"
 	 " ({columns}, retention_class) SELECT {columns}, 'hot' FROM gone"
 	 " RETURNING 1) SELECT (SELECT count(*) FROM gone),"
@@ -62,7 +62,7 @@ static const RfStatement restore_leaf =
 static const RfStatement reactivate_stream =
 	{"UPDATE {streams} SET archived_at = NULL, archived_by = NULL,"
 	 " archive_reason = NULL, retention_class = 'hot', updated_at = now()"
-	 " WHERE stream_id = $1"
+	 " WHERE stream_id = $1{mine}"
 	 " RETURNING stream_id, tenant_id, last_seq, first_event_at, last_event_at,"
 	 " archived_at, archived_by, archive_reason, retention_class, created_at,"
 	 " updated_at",
@@ -151,16 +151,17 @@ restore_events(RfStore *store, Datum id, DateADT from, DateADT to)
 static void
 require_none_left(RfStore *store, const pg_uuid_t *id)
 {
-	List	 *leaves = list_concat(rf_partition_list(store->events_archive),
-								   rf_partition_list(store->events_cold));
-	Snapshot  snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ListCell *cell;
+	List	  *leaves = list_concat(rf_partition_list(store->events_archive),
+									rf_partition_list(store->events_cold));
+	Snapshot   snapshot = RegisterSnapshot(GetLatestSnapshot());
+	RfStreamId stream = rf_stream_of(store, id);
+	ListCell  *cell;
 
 	foreach(cell, leaves)
 	{
 		RfPartition *leaf = lfirst(cell);
 
-		if (rf_partition_holds_stream(leaf->relid, id, snapshot))
+		if (rf_partition_holds_stream(leaf->relid, &stream, snapshot))
 			ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 							errmsg("events of stream %s were moved meanwhile",
 								   rf_query_uuid_text(id)),

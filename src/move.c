@@ -58,12 +58,14 @@
 #include "query.h"
 #include "store.h"
 #include "stream.h"
+#include "tenancy.h"
 #include "wait_point.h"
 
 /*
  * The statement of a batch.  Parameters: $1 cursor, $2 cut-off, $3 batch
  * size, $4 stream, $5 the last event that all consumers have read.  Result: the
- * new cursor, events picked, rows deleted, rows inserted, their streams.
+ * new cursor, events picked, rows deleted, rows inserted, their streams and
+ * whose they are.
  */
 
 /* any stream, in order of global_seq */
@@ -72,12 +74,12 @@
 	" (SELECT max(n) AS upper, count(*) AS picked FROM" \
 	" (SELECT global_seq AS n FROM ONLY {source}"       \
 	" WHERE global_seq > $1 AND created_at < $2"        \
-	" AND global_seq <= $5"                             \
+	" AND global_seq <= $5{mine}"                       \
 	" ORDER BY global_seq LIMIT $3) AS p)"
 #define DELETE_ANY                                                     \
 	", gone AS (DELETE FROM ONLY {source} AS e"                        \
 	" WHERE global_seq > $1 AND global_seq <= (SELECT upper FROM top)" \
-	" AND created_at < $2"
+	" AND created_at < $2{mine e}"
 
 /* one stream, in order of stream_seq */
 #define PICK_STREAM                                                 \
@@ -85,52 +87,63 @@
 	" (SELECT max(n) AS upper, count(*) AS picked FROM"             \
 	" (SELECT stream_seq AS n FROM ONLY {source}"                   \
 	" WHERE stream_id = $4 AND stream_seq > $1 AND created_at < $2" \
-	" AND global_seq <= $5"                                         \
+	" AND global_seq <= $5{mine}"                                   \
 	" ORDER BY stream_seq LIMIT $3) AS p)"
 #define DELETE_STREAM                                                \
 	", gone AS (DELETE FROM ONLY {source} AS e"                      \
 	" WHERE stream_id = $4 AND stream_seq > $1"                      \
 	" AND stream_seq <= (SELECT upper FROM top) AND created_at < $2" \
-	" AND global_seq <= $5"
+	" AND global_seq <= $5{mine e}"
 
 /*
  * Archived streams, which stay locked: a reactivation that commits first is
  * seen, and one that comes later waits for this batch.
  */
-#define PICK_ARCHIVED                                                         \
-	"WITH picked AS MATERIALIZED (SELECT global_seq AS n, stream_id AS id"    \
-	" FROM ONLY {source} AS e WHERE global_seq > $1 AND created_at < $2"      \
-	" AND global_seq <= $5"                                                   \
-	" AND EXISTS (SELECT FROM {streams} AS s"                                 \
-	" WHERE s.stream_id = e.stream_id AND s.archived_at IS NOT NULL)"         \
-	" ORDER BY global_seq LIMIT $3),"                                         \
-	" locked AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"          \
-	" WHERE stream_id IN (SELECT id FROM picked) AND archived_at IS NOT NULL" \
-	" ORDER BY stream_id FOR NO KEY UPDATE SKIP LOCKED),"                     \
-	" top AS MATERIALIZED"                                                    \
+#define PICK_ARCHIVED                                                      \
+	"WITH picked AS MATERIALIZED (SELECT global_seq AS n, stream_id"       \
+	"{,tenant_id} FROM ONLY {source} AS e"                                 \
+	" WHERE global_seq > $1 AND created_at < $2 AND global_seq <= $5"      \
+	"{mine e} AND EXISTS (SELECT FROM {streams} AS s"                      \
+	" WHERE s.stream_id = e.stream_id{same s e}"                           \
+	" AND s.archived_at IS NOT NULL)"                                      \
+	" ORDER BY global_seq LIMIT $3),"                                      \
+	" locked AS MATERIALIZED (SELECT stream_id{,tenant_id} FROM {streams}" \
+	" WHERE ({tenant_id,}stream_id) IN"                                    \
+	" (SELECT {tenant_id,}stream_id FROM picked)"                          \
+	" AND archived_at IS NOT NULL"                                         \
+	" ORDER BY stream_id{,tenant_id} FOR NO KEY UPDATE SKIP LOCKED),"      \
+	" top AS MATERIALIZED"                                                 \
 	" (SELECT max(n) AS upper, count(*) AS picked FROM picked)"
-#define DELETE_ARCHIVED DELETE_ANY " AND stream_id IN (SELECT id FROM locked)"
+#define DELETE_ARCHIVED                          \
+	DELETE_ANY " AND ({tenant_id,}stream_id) IN" \
+			   " (SELECT {tenant_id,}stream_id FROM locked)"
 
 /* but for what the cold tier has already */
-#define NOT_IN_COLD                                                     \
-	" AND NOT EXISTS (SELECT FROM {cold} AS c"                          \
-	" WHERE c.stream_id = e.stream_id AND c.stream_seq = e.stream_seq)" \
-	" AND NOT EXISTS (SELECT FROM {cold} AS c"                          \
+#define NOT_IN_COLD                                                    \
+	" AND NOT EXISTS (SELECT FROM {cold} AS c"                         \
+	" WHERE c.stream_id = e.stream_id AND c.stream_seq = e.stream_seq" \
+	"{same c e})"                                                      \
+	" AND NOT EXISTS (SELECT FROM {cold} AS c"                         \
 	" WHERE c.global_seq = e.global_seq)"
 
 #define INSERT_ARCHIVE                                           \
 	" RETURNING {columns}), come AS (INSERT INTO {target}"       \
 	" ({columns}, retention_class, migrated_at, migrated_by)"    \
 	" SELECT {columns}, 'cold', now(), 'archive_move' FROM gone" \
-	" RETURNING stream_id)"
+	" RETURNING stream_id, {owner} AS owner)"
 #define INSERT_BRANCH                                      \
 	" RETURNING {columns}), come AS (INSERT INTO {events}" \
 	" ({columns}, retention_class)"                        \
-	" SELECT {columns}, 'cold' FROM gone RETURNING stream_id)"
-#define REPORT                                                           \
-	" SELECT (SELECT upper FROM top)::bigint, (SELECT picked FROM top)," \
-	" (SELECT count(*) FROM gone), (SELECT count(*) FROM come),"         \
-	" ARRAY(SELECT DISTINCT stream_id FROM come)"
+	" SELECT {columns}, 'cold' FROM gone"                  \
+	" RETURNING stream_id, {owner} AS owner)"
+#define REPORT                                                               \
+	", touched AS MATERIALIZED (SELECT DISTINCT stream_id, owner FROM come)" \
+	" SELECT (SELECT upper FROM top)::bigint, (SELECT picked FROM top),"     \
+	" (SELECT count(*) FROM gone), (SELECT count(*) FROM come),"             \
+	" (SELECT coalesce(array_agg(stream_id ORDER BY stream_id, owner),"      \
+	" '{}') FROM touched),"                                                  \
+	" (SELECT coalesce(array_agg(owner ORDER BY stream_id, owner),"          \
+	" '{}') FROM touched)"
 
 #define BATCH_ARGS                                         \
 	5,                                                     \
@@ -171,25 +184,38 @@ static const RfStatement find_doubles =
 	 " = (SELECT r::text FROM (SELECT {columns} FROM {cold}"
 	 " WHERE global_seq = c.global_seq LIMIT 1) AS r) AS equal"
 	 " FROM ONLY {source} AS h JOIN {cold} AS c"
-	 " ON (c.stream_id = h.stream_id AND c.stream_seq = h.stream_seq)"
-	 " OR c.global_seq = h.global_seq"
-	 " WHERE h.created_at < $1 AND h.global_seq <= $2"
+	 " ON (c.stream_id = h.stream_id AND c.stream_seq = h.stream_seq"
+	 "{same c h}) OR c.global_seq = h.global_seq"
+	 " WHERE h.created_at < $1 AND h.global_seq <= $2{mine h}"
 	 " ORDER BY equal, h.global_seq LIMIT 1",
 	 2,
 	 {TIMESTAMPTZOID, INT8OID}};
 
-/* Archived streams that others hold, or that have just been taken back. */
-static const RfStatement find_held =
-	{"WITH free AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"
-	 " WHERE stream_id = ANY ($1) AND archived_at IS NOT NULL"
-	 " ORDER BY stream_id FOR NO KEY UPDATE SKIP LOCKED)"
-	 " SELECT id FROM unnest($1) AS id EXCEPT SELECT id FROM free",
-	 1,
-	 {UUIDARRAYOID}};
+/*
+ * Archived streams that others hold, or that have just been taken back: of a
+ * single store, and of a conjoined one.
+ */
+static const RfStatement find_held[2] =
+	{{"WITH free AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"
+	  " WHERE stream_id = ANY ($1) AND archived_at IS NOT NULL"
+	  " ORDER BY stream_id FOR NO KEY UPDATE SKIP LOCKED)"
+	  " SELECT id, NULL::text FROM (SELECT id FROM unnest($1) AS id"
+	  " EXCEPT SELECT id FROM free) AS held",
+	  2,
+	  {UUIDARRAYOID, TEXTARRAYOID}},
+	 {"WITH free AS MATERIALIZED (SELECT s.stream_id, s.tenant_id"
+	  " FROM unnest($1, $2) AS w(id, owner) JOIN {streams} AS s"
+	  " ON s.stream_id = w.id AND s.tenant_id = w.owner"
+	  " WHERE s.archived_at IS NOT NULL ORDER BY s.stream_id, s.tenant_id"
+	  " FOR NO KEY UPDATE OF s SKIP LOCKED)"
+	  " SELECT id, owner FROM unnest($1, $2) AS w(id, owner)"
+	  " EXCEPT SELECT stream_id, tenant_id FROM free",
+	  2,
+	  {UUIDARRAYOID, TEXTARRAYOID}}};
 
 static const RfStatement lock_archived =
-	{"SELECT 1 FROM {streams} WHERE stream_id = $1 AND archived_at IS NOT NULL"
-	 " FOR NO KEY UPDATE",
+	{"SELECT 1 FROM {streams} WHERE stream_id = $1{mine}"
+	 " AND archived_at IS NOT NULL FOR NO KEY UPDATE",
 	 1,
 	 {UUIDOID}};
 
@@ -234,7 +260,7 @@ rf_move_make_streams(MemoryContext context)
 													sizeof(RfMoveStreams));
 	HASHCTL		   ctl = {0};
 
-	ctl.keysize = UUID_LEN;
+	ctl.keysize = sizeof(RfStreamId);
 	ctl.entrysize = sizeof(RfMoveStream);
 	ctl.hcxt = context;
 	streams->known = hash_create("Rillflow streams of a move", 256, &ctl,
@@ -269,7 +295,7 @@ note_change(RfMoveStreams *streams, RfMoveStream *stream, bool known)
  * What is known of a stream, to be changed; noted down if it is not yet.
  */
 RfMoveStream *
-rf_move_stream(RfMoveStreams *streams, const pg_uuid_t *id)
+rf_move_stream(RfMoveStreams *streams, const RfStreamId *id)
 {
 	bool		  found;
 	RfMoveStream *stream = hash_search(streams->known, id, HASH_ENTER, &found);
@@ -307,7 +333,7 @@ rf_move_undo_attempt(RfMoveStreams *streams)
 	for (int i = 0; i < streams->nchanges; i++)
 	{
 		RfMoveChange *change = &streams->changes[i];
-		void		 *id = &change->before.stream_id;
+		void		 *id = &change->before.stream;
 
 		if (change->known)
 			*(RfMoveStream *) hash_search(streams->known, id, HASH_FIND,
@@ -323,7 +349,7 @@ typedef struct Sorted
 {
 	RfCandidate *empty; /* seem to have no hot event left */
 	int			 nempty;
-	Datum		*archived; /* may be about to be reactivated */
+	RfStreamId	*archived; /* may be about to be reactivated */
 	int			 narchived;
 } Sorted;
 
@@ -381,7 +407,7 @@ is_hot(Sight *sight, const RfMoveStream *stream, const RfTouched *touched,
 	int32 highest = is_whole(touched) ? touched->lowest - 1 : PG_INT32_MAX;
 
 	return highest > stream->taken &&
-		   rf_partition_search(&sight->hot, &touched->stream_id, highest,
+		   rf_partition_search(&sight->hot, &touched->stream, highest,
 							   state->first_event_at, state->last_event_at);
 }
 
@@ -404,14 +430,13 @@ sort_stream(Sight *sight, const RfTouched *touched, RfMoveStream *stream,
 		stream->undecided = true;
 		return;
 	}
-	rf_stream_read_next(&sight->reader, &touched->stream_id, &state);
+	rf_stream_read_next(&sight->reader, &touched->stream, &state);
 	if (!state.exists)
 		return;
 	note_version(stream, &state, sight->layout);
 	note_taken(stream, touched);
 	if (state.archived)
-		sorted->archived[sorted->narchived++] = UUIDPGetDatum(
-			&touched->stream_id);
+		sorted->archived[sorted->narchived++] = touched->stream;
 	else if (rf_partition_month_of(state.last_event_at) >= sight->upper ||
 			 touched->highest < state.last_seq)
 		stream->undecided = true;
@@ -419,7 +444,7 @@ sort_stream(Sight *sight, const RfTouched *touched, RfMoveStream *stream,
 	{
 		RfCandidate *candidate = &sorted->empty[sorted->nempty++];
 
-		candidate->stream_id = touched->stream_id;
+		candidate->stream = touched->stream;
 		candidate->tid = state.tid;
 		candidate->closed = false;
 	}
@@ -428,11 +453,11 @@ sort_stream(Sight *sight, const RfTouched *touched, RfMoveStream *stream,
 static int
 compare_touched(const void *a, const void *b)
 {
-	return memcmp(((const RfTouched *) a)->stream_id.data,
-				  ((const RfTouched *) b)->stream_id.data, UUID_LEN);
+	return rf_tenancy_compare(&((const RfTouched *) a)->stream,
+							  &((const RfTouched *) b)->stream);
 }
 
-/* In order of id, which is the order of the indexes, too. */
+/* In the order in which streams are locked. */
 static void
 sort_streams(RfStore *store, RfTouched *touched, int count, DateADT upper,
 			 RfMoveStreams *streams, Sorted *sorted)
@@ -442,7 +467,7 @@ sort_streams(RfStore *store, RfTouched *touched, int count, DateADT upper,
 
 	qsort(touched, count, sizeof(RfTouched), compare_touched);
 	sorted->empty = palloc(sizeof(RfCandidate) * Max(count, 1));
-	sorted->archived = palloc(sizeof(Datum) * Max(count, 1));
+	sorted->archived = palloc(sizeof(RfStreamId) * Max(count, 1));
 	sorted->nempty = sorted->narchived = 0;
 	rf_stream_begin_read(&sight.reader, store, snapshot);
 	rf_partition_begin_search(&sight.hot, store->events_hot, snapshot);
@@ -450,7 +475,7 @@ sort_streams(RfStore *store, RfTouched *touched, int count, DateADT upper,
 	{
 		CHECK_FOR_INTERRUPTS();
 		sort_stream(&sight, &touched[i],
-					rf_move_stream(streams, &touched[i].stream_id), sorted);
+					rf_move_stream(streams, &touched[i].stream), sorted);
 	}
 	rf_partition_end_search(&sight.hot);
 	rf_stream_end_read(&sight.reader);
@@ -465,29 +490,33 @@ static void
 lock_archived_streams(RfStore *store, const Sorted *sorted,
 					  RfMoveStreams *streams)
 {
-	Datum value = PointerGetDatum(
-		rf_query_array(sorted->archived, sorted->narchived, UUIDOID));
-	uint64 rows = rf_query_run(rf_store_plan(store, &find_held), &value, NULL);
+	Datum  values[2];
+	uint64 rows;
 
+	rf_stream_make_arrays(store, sorted->archived, sorted->narchived, values);
+	rows = rf_query_run(rf_store_plan(store, &find_held[store->conjoined]),
+						values, NULL);
 	for (uint64 row = 0; row < rows; row++)
-		rf_move_stream(streams, DatumGetUUIDP(rf_query_must(row, 1)))
-			->undecided = true;
+	{
+		RfStreamId held = rf_stream_in_row(row);
+
+		rf_move_stream(streams, &held)->undecided = true;
+	}
 }
 
 static void
 log_closes(RfStore *store, const Sorted *sorted)
 {
-	Datum *closed = palloc(sizeof(Datum) * sorted->nempty);
-	int	   nclosed = 0;
+	RfStreamId *closed = palloc(sizeof(RfStreamId) * sorted->nempty);
+	int			nclosed = 0;
 
 	for (int i = 0; i < sorted->nempty; i++)
 	{
 		if (sorted->empty[i].closed)
-			closed[nclosed++] = UUIDPGetDatum(&sorted->empty[i].stream_id);
+			closed[nclosed++] = sorted->empty[i].stream;
 	}
 	if (nclosed > 0)
-		rf_ledger_write_streams(store, "close",
-								rf_query_array(closed, nclosed, UUIDOID),
+		rf_ledger_write_streams(store, "close", closed, nclosed,
 								RF_CLOSED_REASON);
 }
 
@@ -501,7 +530,7 @@ close_sorted(RfStore *store, const Sorted *sorted, RfMoveStreams *streams)
 	{
 		RfCandidate *candidate = &sorted->empty[i];
 
-		rf_move_stream(streams, &candidate->stream_id)->undecided =
+		rf_move_stream(streams, &candidate->stream)->undecided =
 			!candidate->closed;
 	}
 	log_closes(store, sorted);
@@ -527,13 +556,13 @@ close_empty(RfStore *store, RfTouched *touched, int count, DateADT upper,
 
 /* Streams of which nothing but the id is known. */
 static RfTouched *
-streams_of_ids(const Datum *ids, int count)
+touched_streams(const RfStreamId *ids, int count)
 {
 	RfTouched *touched = palloc0(sizeof(RfTouched) * Max(count, 1));
 
 	for (int i = 0; i < count; i++)
 	{
-		touched[i].stream_id = *DatumGetUUIDP(ids[i]);
+		touched[i].stream = ids[i];
 		touched[i].highest = PG_INT32_MAX;
 	}
 	return touched;
@@ -544,7 +573,7 @@ streams_of_ids(const Datum *ids, int count)
  * lies.  Those that other transactions hold stay undecided.
  */
 void
-rf_move_close(RfStore *store, const Datum *ids, int count,
+rf_move_close(RfStore *store, const RfStreamId *ids, int count,
 			  RfMoveStreams *streams)
 {
 	RfScope scope;
@@ -553,20 +582,20 @@ rf_move_close(RfStore *store, const Datum *ids, int count,
 	rf_partition_lock_default(store->events_hot);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	for (int i = 0; i < count; i++)
-		rf_move_stream(streams, DatumGetUUIDP(ids[i]))->undecided = false;
-	close_empty(store, streams_of_ids(ids, count), count, DATEVAL_NOEND,
+		rf_move_stream(streams, &ids[i])->undecided = false;
+	close_empty(store, touched_streams(ids, count), count, DATEVAL_NOEND,
 				streams);
 	rf_query_end(&scope);
 }
 
 /* Note in the ledger that streams were not closed, for the next move. */
 void
-rf_move_leave_open(RfStore *store, ArrayType *streams)
+rf_move_leave_open(RfStore *store, const RfStreamId *streams, int count)
 {
 	RfScope scope;
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	rf_ledger_write_streams(store, "left open", streams,
+	rf_ledger_write_streams(store, "left open", streams, count,
 							"held by other transactions");
 	rf_query_end(&scope);
 }
@@ -656,18 +685,17 @@ run_statement(void *arg)
 static void
 take_outcome(Outcome *outcome)
 {
-	bool   isnull;
-	Datum  upper = rf_query_value(0, 1, &isnull);
-	Datum *ids;
+	bool		isnull;
+	Datum		upper = rf_query_value(0, 1, &isnull);
+	RfStreamId *ids;
 
 	outcome->upper = isnull ? 0 : DatumGetInt64(upper);
 	outcome->picked = DatumGetInt64(rf_query_must(0, 2));
 	outcome->gone = DatumGetInt64(rf_query_must(0, 3));
 	outcome->come = DatumGetInt64(rf_query_must(0, 4));
-	deconstruct_array(DatumGetArrayTypeP(rf_query_must(0, 5)), UUIDOID,
-					  UUID_LEN, false, TYPALIGN_CHAR, &ids, NULL,
-					  &outcome->nstreams);
-	outcome->streams = streams_of_ids(ids, outcome->nstreams);
+	ids = rf_stream_of_arrays(rf_query_must(0, 5), rf_query_must(0, 6),
+							  &outcome->nstreams);
+	outcome->streams = touched_streams(ids, outcome->nstreams);
 }
 
 /* Run a batch by its statement; false when it found an event in cold. */
@@ -690,7 +718,8 @@ try_statement(RfStore *store, const RfMoveSpec *spec,
 
 /* The same on the heap, where that will do. */
 static bool
-try_bulk(const RfMoveSpec *spec, const RfMoveCursor *cursor, Outcome *outcome)
+try_bulk(const RfStore *store, const RfMoveSpec *spec,
+		 const RfMoveCursor *cursor, Outcome *outcome)
 {
 	RfBulk	   bulk = {0};
 	ErrorData *error;
@@ -700,6 +729,7 @@ try_bulk(const RfMoveSpec *spec, const RfMoveCursor *cursor, Outcome *outcome)
 	bulk.after = cursor->after;
 	bulk.up_to = spec->limit.global_seq;
 	bulk.before = spec->before;
+	bulk.tenant = store->tenant_number;
 	bulk.limit = spec->batch_size;
 	bulk.context = CurrentMemoryContext;
 	if (spec->has_stream || spec->only_archived ||
@@ -727,7 +757,7 @@ run_batch(RfStore *store, const RfMoveSpec *spec, const RfMoveCursor *cursor,
 	ErrorData *error;
 
 	memset(outcome, 0, sizeof(*outcome));
-	if (try_bulk(spec, cursor, outcome) ||
+	if (try_bulk(store, spec, cursor, outcome) ||
 		try_statement(store, spec, cursor, &call, outcome, &error))
 		return;
 	require_equal_doubles(store, spec, cursor, error);
@@ -815,7 +845,7 @@ move_one_batch(RfStore *store, const RfMoveSpec *spec, RfMoveCursor *cursor,
 	if (outcome.come == 0)
 		return 0;
 	for (int i = 0; i < outcome.nstreams; i++)
-		rf_move_stream(streams, &outcome.streams[i].stream_id)->touched = true;
+		rf_move_stream(streams, &outcome.streams[i].stream)->touched = true;
 	RF_WAIT_POINT("move_before_close");
 	if (!spec->only_archived)
 		close_empty(store, outcome.streams, outcome.nstreams, cursor->upper,

@@ -12,7 +12,6 @@
 
 #include "storage/itemptr.h"
 #include "store.h"
-#include "utils/array.h"
 #include "utils/hsearch.h"
 
 /* Where a move stands in one hot leaf. */
@@ -30,9 +29,9 @@ typedef struct RfMoveCursor
 /* What a move knows of a stream, over all of its batches. */
 typedef struct RfMoveStream
 {
-	pg_uuid_t		stream_id; /* hash key */
-	int32			head;	   /* last_seq is not lower; 0: not read yet */
-	ItemPointerData tid;	   /* version of its row that was read */
+	RfStreamId		stream; /* hash key */
+	int32			head;	/* last_seq is not lower; 0: not read yet */
+	ItemPointerData tid;	/* version of its row that was read */
 	TransactionId	xmin;
 	uint64			layout;	   /* of the store when that was read */
 	int32			taken;	   /* numbers 1 to this were taken since then */
@@ -53,16 +52,17 @@ typedef struct RfMoveStreams
 } RfMoveStreams;
 
 extern RfMoveStreams *rf_move_make_streams(MemoryContext context);
-extern RfMoveStream	 *rf_move_stream(RfMoveStreams	 *streams,
-									 const pg_uuid_t *id);
+extern RfMoveStream	 *rf_move_stream(RfMoveStreams	  *streams,
+									 const RfStreamId *id);
 extern void			  rf_move_begin_attempt(RfMoveStreams *streams);
 extern void			  rf_move_undo_attempt(RfMoveStreams *streams);
 
 extern int64 rf_move_batch(RfStore *store, const RfMoveSpec *spec,
 						   RfMoveCursor *cursor, RfMoveStreams *streams);
-extern void	 rf_move_close(RfStore *store, const Datum *ids, int count,
+extern void	 rf_move_close(RfStore *store, const RfStreamId *ids, int count,
 						   RfMoveStreams *streams);
-extern void	 rf_move_leave_open(RfStore *store, ArrayType *streams);
+extern void	 rf_move_leave_open(RfStore *store, const RfStreamId *streams,
+								int count);
 extern void	 rf_move_note_flips_closed(RfStore *store);
 
 #endif /* RF_MOVE_H */

@@ -51,7 +51,9 @@
 #include "lock.h"
 #include "partition.h"
 #include "query.h"
+#include "row_security.h"
 #include "store.h"
+#include "tenancy.h"
 
 /*
  * Months
@@ -264,23 +266,49 @@ rf_partition_receiving(Relation parent, DateADT month)
 	return index < 0 ? InvalidOid : desc->oids[index];
 }
 
+/* Is there an event with those keys that the snapshot shows? */
+static bool
+holds_any(Relation rel, const RfLeaf *columns, Snapshot snapshot, int nkeys,
+		  ScanKey keys)
+{
+	SysScanDesc scan = systable_beginscan(rel, columns->stream_index, true,
+										  snapshot, nkeys, keys);
+	bool		found = HeapTupleIsValid(systable_getnext(scan));
+
+	systable_endscan(scan);
+	return found;
+}
+
 /* Does the leaf hold an event of the stream that the snapshot shows? */
 bool
-rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id, Snapshot snapshot)
+rf_partition_holds_stream(Oid leaf, const RfStreamId *stream, Snapshot snapshot)
 {
-	RfLeaf		columns;
 	Relation	rel = table_open(leaf, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
+	RfLeaf		columns;
+	ScanKeyData keys[2];
+	int			nkeys;
 	bool		found;
 
 	rf_store_leaf(leaf, &columns);
-	ScanKeyInit(&key, columns.stream_id, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(id));
-	scan = systable_beginscan(rel, columns.stream_index, true, snapshot, 1,
-							  &key);
-	found = HeapTupleIsValid(systable_getnext(scan));
-	systable_endscan(scan);
+	nkeys = rf_tenancy_keys(keys, stream, columns.tenant_id, columns.stream_id);
+	found = holds_any(rel, &columns, snapshot, nkeys, keys);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/* The same of any stream of a tenant of a conjoined store. */
+bool
+rf_partition_holds_tenant(Oid leaf, uint32 tenant, Snapshot snapshot)
+{
+	Relation	rel = table_open(leaf, AccessShareLock);
+	RfLeaf		columns;
+	ScanKeyData key;
+	bool		found;
+
+	rf_store_leaf(leaf, &columns);
+	ScanKeyInit(&key, columns.tenant_id, BTEqualStrategyNumber, F_TEXTEQ,
+				rf_tenancy_datum(tenant));
+	found = holds_any(rel, &columns, snapshot, 1, &key);
 	table_close(rel, AccessShareLock);
 	return found;
 }
@@ -347,6 +375,7 @@ typedef struct SearchedLeaf
 	Relation		rel; /* NULL: not opened yet */
 	Relation		index;
 	IndexScanDesc	scan; /* NULL: the leaf holds nothing */
+	int				nkeys;
 	TupleTableSlot *slot;
 } SearchedLeaf;
 
@@ -377,22 +406,25 @@ open_searched(SearchedLeaf *leaf, Snapshot snapshot)
 		return;
 	rf_store_leaf(leaf->partition.relid, &columns);
 	leaf->index = index_open(columns.stream_index, AccessShareLock);
-	leaf->scan = rf_compat_index_beginscan(leaf->rel, leaf->index, snapshot, 2);
+	leaf->nkeys = columns.tenant_id == 0 ? 2 : 3;
+	leaf->scan = rf_compat_index_beginscan(leaf->rel, leaf->index, snapshot,
+										   leaf->nkeys);
 	leaf->slot = table_slot_create(leaf->rel, NULL);
 }
 
 static bool
-leaf_holds(SearchedLeaf *leaf, const pg_uuid_t *id, int32 highest)
+leaf_holds(SearchedLeaf *leaf, const RfStreamId *stream, int32 highest)
 {
-	ScanKeyData keys[2];
+	ScanKeyData keys[3];
+	int			n;
 
 	if (leaf->scan == NULL)
 		return false;
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(id));
-	ScanKeyInit(&keys[1], 2, BTLessEqualStrategyNumber, F_INT4LE,
+	n = rf_tenancy_index_keys(keys, stream);
+	Assert(n + 1 == leaf->nkeys);
+	ScanKeyInit(&keys[n], n + 1, BTLessEqualStrategyNumber, F_INT4LE,
 				Int32GetDatum(highest));
-	index_rescan(leaf->scan, keys, 2, NULL, 0);
+	index_rescan(leaf->scan, keys, leaf->nkeys, NULL, 0);
 	return index_getnext_slot(leaf->scan, ForwardScanDirection, leaf->slot);
 }
 
@@ -402,7 +434,7 @@ leaf_holds(SearchedLeaf *leaf, const pg_uuid_t *id, int32 highest)
  * late months, where it most likely has one, come last in the list.
  */
 bool
-rf_partition_search(RfSearch *search, const pg_uuid_t *id, int32 highest,
+rf_partition_search(RfSearch *search, const RfStreamId *stream, int32 highest,
 					TimestampTz first, TimestampTz last)
 {
 	DateADT from = rf_partition_month_of(first);
@@ -416,7 +448,7 @@ rf_partition_search(RfSearch *search, const pg_uuid_t *id, int32 highest,
 			continue;
 		if (leaf->rel == NULL)
 			open_searched(leaf, search->snapshot);
-		if (leaf_holds(leaf, id, highest))
+		if (leaf_holds(leaf, stream, highest))
 			return true;
 	}
 	return false;
@@ -546,8 +578,9 @@ rf_partition_guard(const char *table)
  * leaves (install.c); where that is gone, like the parent.
  */
 static void
-create_table(const char *name, const char *qualified, Oid model,
-			 const char *from, const char *to, const char *tablespace)
+create_table(const RfStore *store, const char *name, const char *qualified,
+			 Oid model, const char *from, const char *to,
+			 const char *tablespace)
 {
 	char *where = tablespace == NULL ?
 					  "" :
@@ -562,13 +595,14 @@ create_table(const char *name, const char *qualified, Oid model,
 		" INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED"
 		" INCLUDING STORAGE,"
 		" CONSTRAINT %I PRIMARY KEY (global_seq)%s,"
-		" CONSTRAINT %I UNIQUE (stream_id, stream_seq)%s,"
+		" CONSTRAINT %I UNIQUE (%sstream_id, stream_seq)%s,"
 		" CONSTRAINT " RF_MONTH_CHECK " CHECK"
 		" (bucket_month >= DATE %L AND bucket_month < DATE %L),"
 		" CONSTRAINT rf_created_at_bounds CHECK"
 		" (created_at >= TIMESTAMPTZ %L AND created_at < TIMESTAMPTZ %L))%s",
 		qualified, rf_store_relation_name(model), psprintf("%s_pkey", name),
-		index_where, psprintf("%s_stream_key", name), index_where, from, to,
+		index_where, psprintf("%s_stream_key", name),
+		store->conjoined ? "tenant_id, " : "", index_where, from, to,
 		psprintf("%s 00:00:00+00", from), psprintf("%s 00:00:00+00", to),
 		where);
 	rf_query_ddl(
@@ -662,12 +696,13 @@ build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
 	entry.started_at = GetCurrentTimestamp();
 	entry.bucket_month = month;
 	entry.detail = name;
-	create_table(name, qualified,
+	create_table(store, name, qualified,
 				 OidIsValid(default_leaf) ? default_leaf : parent, from, to,
 				 tablespace);
 	if (OidIsValid(default_leaf))
 		entry.events = take_waiting_rows(default_leaf, qualified, month, next);
 	rf_partition_guard(qualified);
+	rf_row_security_pass_on(parent, qualified);
 	rf_query_ddl(
 		"ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)",
 		rf_store_relation_name(parent), qualified, from, to);
@@ -817,6 +852,16 @@ lock_to_drop(const RfStore *store, Oid parent, Oid leaf)
 	rf_hold_keep(store, &limit);
 }
 
+/* Does a leaf that holds events hold any that are on hold? */
+static bool
+concerns_leaf(const RfHold *hold, Oid leaf, Snapshot snapshot)
+{
+	if (!hold->of_all)
+		return rf_partition_holds_stream(leaf, &hold->stream, snapshot);
+	return hold->stream.tenant == 0 ||
+		   rf_partition_holds_tenant(leaf, hold->stream.tenant, snapshot);
+}
+
 /* What is on hold stays, whoever wants it dropped. */
 static void
 require_not_held(const RfStore *store, Oid leaf)
@@ -830,8 +875,7 @@ require_not_held(const RfStore *store, Oid leaf)
 		const RfHold *hold = lfirst(cell);
 
 		CHECK_FOR_INTERRUPTS();
-		if (hold->of_store ||
-			rf_partition_holds_stream(leaf, &hold->stream_id, snapshot))
+		if (concerns_leaf(hold, leaf, snapshot))
 			rf_hold_refuse(store, hold,
 						   psprintf("partition \"%s\" cannot be dropped",
 									get_rel_name(leaf)));
@@ -1001,8 +1045,8 @@ rf_create_partition(PG_FUNCTION_ARGS)
 	rf_partition_check_month(PG_GETARG_DATEADT(1));
 	if (tablespace != NULL)
 		(void) get_tablespace_oid(tablespace, false);
-	PG_RETURN_OID(rf_partition_create(rf_store_get(tenant, RF_RIGHT_OWN), tier,
-									  PG_GETARG_DATEADT(1), tablespace));
+	PG_RETURN_OID(rf_partition_create(rf_store_get_whole(tenant, RF_RIGHT_OWN),
+									  tier, PG_GETARG_DATEADT(1), tablespace));
 }
 
 Datum
@@ -1022,7 +1066,7 @@ rf_drop_partition(PG_FUNCTION_ARGS)
 	tier = rf_partition_tier_argument(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	month = PG_GETARG_DATEADT(1);
 	rf_partition_check_month(month);
-	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	store = rf_store_get_whole(tenant, RF_RIGHT_OWN);
 	leaf = rf_partition_find(rf_store_tier_parent(store, tier), month);
 	if (leaf == NULL || !rf_partition_is_month(leaf))
 		ereport(ERROR,
@@ -1043,7 +1087,7 @@ rf_drain_default(PG_FUNCTION_ARGS)
 	int64	 events;
 
 	PreventCommandIfReadOnly("rf_drain_default()");
-	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	store = rf_store_get_whole(tenant, RF_RIGHT_OWN);
 	events = drain_tier(store, RF_HOT);
 	events += drain_tier(rf_store_in(store->namespace_id, false), RF_COLD);
 	PG_RETURN_INT64(events);

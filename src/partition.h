@@ -68,19 +68,21 @@ extern Oid	 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 extern RfMonthMade rf_partition_try_create(RfStore *store, RfTier tier,
 										   DateADT month, ErrorData **error);
 extern void		   rf_partition_guard(const char *table);
-extern bool		   rf_partition_holds_stream(Oid leaf, const pg_uuid_t *id,
+extern bool		   rf_partition_holds_stream(Oid leaf, const RfStreamId *stream,
+											 Snapshot snapshot);
+extern bool		   rf_partition_holds_tenant(Oid leaf, uint32 tenant,
 											 Snapshot snapshot);
 extern void		   rf_partition_begin_search(RfSearch *search, Oid parent,
 											 Snapshot snapshot);
-extern bool		   rf_partition_search(RfSearch *search, const pg_uuid_t *id,
-									   int32 highest, TimestampTz first,
-									   TimestampTz last);
-extern void		   rf_partition_end_search(RfSearch *search);
-extern int64	   rf_partition_lowest(Oid leaf);
-extern int64	   rf_partition_highest(Oid leaf);
-extern bool		   rf_partition_is_seen(Oid relid);
-extern void		   rf_partition_require_silent(Oid relid, bool is_target);
-extern void		   rf_partition_require_all_silent(Oid parent);
-extern void rf_partition_require_moved(int64 gone, int64 come, Oid source);
+extern bool	 rf_partition_search(RfSearch *search, const RfStreamId *stream,
+								 int32 highest, TimestampTz first,
+								 TimestampTz last);
+extern void	 rf_partition_end_search(RfSearch *search);
+extern int64 rf_partition_lowest(Oid leaf);
+extern int64 rf_partition_highest(Oid leaf);
+extern bool	 rf_partition_is_seen(Oid relid);
+extern void	 rf_partition_require_silent(Oid relid, bool is_target);
+extern void	 rf_partition_require_all_silent(Oid parent);
+extern void	 rf_partition_require_moved(int64 gone, int64 come, Oid source);
 
 #endif /* RF_PARTITION_H */

@@ -16,7 +16,6 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -29,6 +28,7 @@
 #include "query.h"
 #include "store.h"
 #include "stream.h"
+#include "tenancy.h"
 
 /*
  * A month of fewer events goes by rows.  A flip stops everybody for some
@@ -42,8 +42,10 @@
  */
 #define DUE                                                       \
 	"created_at < $1 AND ($2::uuid IS NULL OR e.stream_id = $2)"  \
+	"{mine e}"                                                    \
 	" AND (NOT $3::boolean OR EXISTS (SELECT FROM {streams} AS s" \
-	" WHERE s.stream_id = e.stream_id AND s.archived_at IS NOT NULL))"
+	" WHERE s.stream_id = e.stream_id{same s e}"                  \
+	" AND s.archived_at IS NOT NULL))"
 #define ELIGIBLE DUE " AND e.global_seq <= $4"
 #define ELIGIBLE_ARGS TIMESTAMPTZOID, UUIDOID, BOOLOID, INT8OID
 #define NELIGIBLE 4
@@ -76,28 +78,30 @@ static const RfStatement plan_leaf =
 	{"SELECT bucket_month, events, streams,"
 	 " (pg_total_relation_size($5) * events / total)::bigint FROM"
 	 " (SELECT bucket_month, count(*) FILTER (WHERE ok) AS events,"
-	 " count(DISTINCT stream_id) FILTER (WHERE ok) AS streams,"
+	 " count(DISTINCT ({tenant_id,}stream_id)) FILTER (WHERE ok) AS streams,"
 	 " sum(count(*)) OVER () AS total FROM"
-	 " (SELECT bucket_month, stream_id, " ELIGIBLE " AS ok"
+	 " (SELECT bucket_month, stream_id{,tenant_id}, " ELIGIBLE " AS ok"
 	 " FROM ONLY {source} AS e) AS r"
 	 " GROUP BY bucket_month) AS m WHERE events > 0 ORDER BY bucket_month",
 	 NELIGIBLE + 1,
 	 {ELIGIBLE_ARGS, OIDOID}};
 
 static const RfStatement count_streams =
-	{"SELECT count(DISTINCT stream_id) FROM {hot} AS e WHERE " ELIGIBLE,
+	{"SELECT count(DISTINCT ({tenant_id,}stream_id)) FROM {hot} AS e"
+	 " WHERE " ELIGIBLE,
 	 NELIGIBLE,
 	 {ELIGIBLE_ARGS}};
 
 static const RfStatement list_candidates =
 	{"SELECT stream_id, events, oldest, newest,"
 	 " NOT EXISTS (SELECT FROM {hot} AS h"
-	 " WHERE h.stream_id = o.stream_id"
+	 " WHERE h.stream_id = o.stream_id{same h o}"
 	 " AND (h.created_at >= $1 OR h.global_seq > $4)) FROM"
-	 " (SELECT stream_id, count(*) AS events, min(created_at) AS oldest,"
-	 " max(created_at) AS newest FROM {hot} AS e WHERE " ELIGIBLE
-	 " GROUP BY stream_id ORDER BY oldest, stream_id LIMIT $5) AS o"
-	 " ORDER BY oldest, stream_id",
+	 " (SELECT stream_id{,tenant_id}, count(*) AS events,"
+	 " min(created_at) AS oldest, max(created_at) AS newest"
+	 " FROM {hot} AS e WHERE " ELIGIBLE " GROUP BY stream_id{,tenant_id}"
+	 " ORDER BY oldest, stream_id{,tenant_id} LIMIT $5) AS o"
+	 " ORDER BY oldest, stream_id{,tenant_id}",
 	 NELIGIBLE + 1,
 	 {ELIGIBLE_ARGS, INT4OID}};
 
@@ -105,13 +109,14 @@ static const RfStatement list_candidates =
  * Streams that a move has left open, because somebody held them when it ended,
  * and that nobody has closed, marked or reactivated since.
  */
-static const RfStatement left_open = {
-	"SELECT ARRAY(SELECT DISTINCT stream_id FROM {log} AS l"
-	" WHERE action = 'left open' AND stream_id IS NOT NULL AND NOT EXISTS (SELECT FROM {log} AS n"
-	" WHERE n.stream_id = l.stream_id AND n.log_id > l.log_id"
-	" AND n.action IN ('close', 'mark', 'reactivate')))",
-	0,
-	{0}};
+static const RfStatement left_open =
+	{"SELECT DISTINCT stream_id, {owner} FROM {log} AS l"
+	 " WHERE action = 'left open' AND stream_id IS NOT NULL{mine l}"
+	 " AND NOT EXISTS (SELECT FROM {log} AS n"
+	 " WHERE n.stream_id = l.stream_id{same n l} AND n.log_id > l.log_id"
+	 " AND n.action IN ('close', 'mark', 'reactivate'))",
+	 0,
+	 {0}};
 
 /* Does a leaf hold so many events? */
 static const RfStatement has_many =
@@ -126,16 +131,28 @@ static const RfStatement flipped_until =
 	 {0}};
 
 /*
- * Streams that may have lost their last hot event by a flip.  In order of id,
- * since an index on last_event_at would make every append dearer.  A page
- * begins with the last of the one before, or with the nil UUID.
+ * Streams that may have lost their last hot event by a flip.  In the order of
+ * the primary key, since an index on last_event_at would make every append
+ * dearer.  A page begins with the last of the one before, or with the nil UUID,
+ * and nobody's name.
  */
-static const RfStatement list_emptied =
-	{"SELECT ARRAY(SELECT stream_id FROM {streams} WHERE stream_id >= $1"
-	 " AND archived_at IS NULL AND first_event_at < $2 AND last_event_at < $3"
-	 " ORDER BY stream_id LIMIT $4)",
-	 4,
-	 {UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID}};
+#define MAY_BE_EMPTIED                                 \
+	" AND archived_at IS NULL AND first_event_at < $2" \
+	" AND last_event_at < $3"
+#define EMPTIED_ARGS                                              \
+	5,                                                            \
+	{                                                             \
+		UUIDOID, TIMESTAMPTZOID, TIMESTAMPTZOID, INT4OID, TEXTOID \
+	}
+
+static const RfStatement list_emptied[2] = {
+	{"SELECT stream_id, NULL::text FROM {streams} WHERE stream_id >= $1" MAY_BE_EMPTIED
+	 " ORDER BY stream_id LIMIT $4",
+	 EMPTIED_ARGS},
+	{"SELECT stream_id, tenant_id FROM {streams}"
+	 " WHERE (tenant_id, stream_id) >= ($5, $1)" MAY_BE_EMPTIED
+	 " ORDER BY tenant_id, stream_id LIMIT $4",
+	 EMPTIED_ARGS}};
 
 static void
 bind_spec(const RfMoveSpec *spec, Datum *values, char *nulls)
@@ -166,6 +183,11 @@ rf_plan_sources(RfStore *store, const RfMoveSpec *spec)
 	{
 		RfStreamState state;
 
+		if (store->conjoined && store->tenant_number == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("\"stream_id\" does not tell whose stream it is"),
+					 errhint("Name the tenant, and not all of them.")));
 		rf_frame_flush();
 		rf_stream_read_latest(store, &spec->stream_id, &state);
 		if (!state.exists)
@@ -320,10 +342,13 @@ leaf_has_many(RfStore *store, Oid leaf)
 
 /* Why not all of a leaf is to go; NULL: all of it is. */
 static char *
-partial_reason(const RfMoveSpec *spec, const RfPartition *source)
+partial_reason(const RfStore *store, const RfMoveSpec *spec,
+			   const RfPartition *source)
 {
 	if (spec->has_stream)
 		return "one stream";
+	if (store->tenant_number != 0)
+		return "one tenant";
 	if (spec->only_archived)
 		return "archived streams only";
 	if (source->is_default)
@@ -342,7 +367,7 @@ rf_plan_method(RfStore *store, const RfMoveSpec *spec,
 {
 	RfFlipState state;
 
-	*reason = partial_reason(spec, source);
+	*reason = partial_reason(store, spec, source);
 	if (*reason == NULL && is_partly_unread(spec, source))
 		*reason = psprintf("consumer \"%s\" has read up to " INT64_FORMAT,
 						   spec->limit.name, spec->limit.global_seq);
@@ -384,43 +409,56 @@ rf_plan_flipped_until(RfStore *store)
 	return isnull ? DATEVAL_NOBEGIN : DatumGetDateADT(value);
 }
 
-/* A page of the streams that flips may have emptied, in order of id. */
-ArrayType *
+/* The streams that the last statement has found, in that memory. */
+static RfStreamId *
+copy_streams(uint64 rows, MemoryContext context)
+{
+	RfStreamId *result = MemoryContextAlloc(context,
+											sizeof(RfStreamId) * Max(rows, 1));
+
+	for (uint64 row = 0; row < rows; row++)
+		result[row] = rf_stream_in_row(row);
+	return result;
+}
+
+/* A page of the streams that flips may have emptied, of the whole store. */
+RfStreamId *
 rf_plan_emptied(RfStore *store, const RfMoveSpec *spec, DateADT until,
-				const pg_uuid_t *from)
+				const RfStreamId *from, int *count)
 {
 	MemoryContext context = CurrentMemoryContext;
 	TimestampTz	  end = rf_partition_start(rf_partition_next_month(until));
+	RfStreamId	 *result;
 	RfScope		  scope;
-	Datum		  values[4];
-	Datum		  value;
-	bool		  isnull;
+	Datum		  values[5];
 
-	values[0] = UUIDPGetDatum(from);
+	values[0] = UUIDPGetDatum(&from->uuid);
 	values[1] = TimestampTzGetDatum(end);
 	values[2] = TimestampTzGetDatum(Max(end, spec->before));
 	values[3] = Int32GetDatum(RF_PLAN_PAGE);
+	values[4] = from->tenant == 0 ? CStringGetTextDatum("") :
+									rf_tenancy_datum(from->tenant);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	rf_query_run(rf_store_plan(store, &list_emptied), values, NULL);
-	rf_query_copy_row(0, &value, &isnull, 1, context);
+	*count = rf_query_run(rf_store_plan(store, &list_emptied[store->conjoined]),
+						  values, NULL);
+	result = copy_streams(*count, context);
 	rf_query_end(&scope);
-	return DatumGetArrayTypeP(value);
+	return result;
 }
 
 /* Streams that earlier moves have left open. */
-ArrayType *
-rf_plan_left_open(RfStore *store)
+RfStreamId *
+rf_plan_left_open(RfStore *store, int *count)
 {
 	MemoryContext context = CurrentMemoryContext;
+	RfStreamId	 *result;
 	RfScope		  scope;
-	Datum		  value;
-	bool		  isnull;
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	rf_query_run(rf_store_plan(store, &left_open), NULL, NULL);
-	rf_query_copy_row(0, &value, &isnull, 1, context);
+	*count = rf_query_run(rf_store_plan(store, &left_open), NULL, NULL);
+	result = copy_streams(*count, context);
 	rf_query_end(&scope);
-	return DatumGetArrayTypeP(value);
+	return result;
 }
 
 /* About how many events there are in a leaf. */

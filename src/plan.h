@@ -13,7 +13,6 @@
 #include "fmgr.h"
 #include "partition.h"
 #include "store.h"
-#include "utils/array.h"
 
 /* How a month goes. */
 typedef enum RfMethod
@@ -33,11 +32,12 @@ extern List	   *rf_plan_months(RfStore *store, const RfMoveSpec *spec,
 extern RfMethod rf_plan_method(RfStore *store, const RfMoveSpec *spec,
 							   const RfPartition *source, char **reason);
 extern DateADT	rf_plan_flipped_until(RfStore *store);
-extern ArrayType *rf_plan_emptied(RfStore *store, const RfMoveSpec *spec,
-								  DateADT until, const pg_uuid_t *from);
-extern ArrayType *rf_plan_left_open(RfStore *store);
-extern int64	  rf_plan_estimate_leaf(RfStore *store, Oid leaf);
-extern int64	  rf_plan_estimate(RfStore *store, const RfMoveSpec *spec);
+extern RfStreamId *rf_plan_emptied(RfStore *store, const RfMoveSpec *spec,
+								   DateADT until, const RfStreamId *from,
+								   int *count);
+extern RfStreamId *rf_plan_left_open(RfStore *store, int *count);
+extern int64	   rf_plan_estimate_leaf(RfStore *store, Oid leaf);
+extern int64	   rf_plan_estimate(RfStore *store, const RfMoveSpec *spec);
 extern bool rf_plan_report_held_back(RfStore *store, const RfMoveSpec *spec);
 extern void rf_plan_count(RfStore *store, const RfMoveSpec *spec, int64 *events,
 						  int64 *streams, int32 *batches, int32 *flips);

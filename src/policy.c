@@ -43,12 +43,14 @@
 #include "policy.h"
 #include "query.h"
 #include "store.h"
+#include "tenancy.h"
 
 #define INSERT_POLICY                                               \
 	"INSERT INTO %s (name, owner, older_than, every, batch_size,"   \
 	" window_start, window_end, time_zone, only_archived, premake," \
-	" max_runtime, max_replica_lag)"                                \
-	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"   \
+	" max_runtime, max_replica_lag, tenant_id)"                     \
+	" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,"   \
+	" $13)"                                                         \
 	" ON CONFLICT (name) DO NOTHING"
 
 /*
@@ -72,7 +74,7 @@
 	" 'waits after ' || failures || CASE failures WHEN 1 THEN ' failure'"  \
 	" ELSE ' failures' END WHEN w > $1 THEN 'waits for its time'"          \
 	" ELSE 'due' END,"                                                     \
-	" paused_at IS NULL AND name = ANY ($2), w, since,"                    \
+	" paused_at IS NULL AND name = ANY ($2), w, since, tenant_id,"         \
 	" max_replica_lag IS NOT NULL"                                         \
 	" FROM (SELECT p.*, CASE WHEN run_requested_at IS NOT NULL"            \
 	" THEN '-infinity' ELSE coalesce((SELECT started_at FROM %s AS r"      \
@@ -97,7 +99,7 @@
 	" CASE WHEN l::time >= window_end THEN interval '1 day'"              \
 	" ELSE interval '0' END) AT TIME ZONE time_zone END,"                 \
 	" $2 + max_runtime, coalesce(batch_size, 0), only_archived, premake," \
-	" max_replica_lag"                                                    \
+	" max_replica_lag, tenant_id"                                         \
 	" FROM (SELECT *, $2 AT TIME ZONE time_zone AS l FROM %s"             \
 	" WHERE name = $1 AND paused_at IS NULL) AS p"
 
@@ -247,6 +249,16 @@ armed_policies(const char *schema)
  * When policies are due
  */
 
+/* A text of the last result, to outlive it; NULL where it is null. */
+static char *
+copy_text(uint64 row, int column, MemoryContext context)
+{
+	return rf_query_null(row, column) ?
+			   NULL :
+			   MemoryContextStrdup(context, TextDatumGetCString(
+												rf_query_must(row, column)));
+}
+
 static RfPolicyDue *
 read_due(uint64 row, TimestampTz now)
 {
@@ -254,13 +266,14 @@ read_due(uint64 row, TimestampTz now)
 	bool		 may_act = DatumGetBool(rf_query_must(row, 4));
 
 	due->policy = TextDatumGetCString(rf_query_must(row, 1));
+	due->tenant = copy_text(row, 7, CurrentMemoryContext);
 	due->owner = pstrdup(NameStr(*DatumGetName(rf_query_must(row, 2))));
 	due->reason = TextDatumGetCString(rf_query_must(row, 3));
 	due->due_at = may_act ? DatumGetTimestampTz(rf_query_must(row, 5)) :
 							DT_NOEND;
 	due->due = due->due_at <= now;
 	due->since = DatumGetTimestampTz(rf_query_must(row, 6));
-	due->limits_lag = may_act && DatumGetBool(rf_query_must(row, 7));
+	due->limits_lag = may_act && DatumGetBool(rf_query_must(row, 8));
 	return due;
 }
 
@@ -388,6 +401,7 @@ rf_policy_read(const RfBook *book, const char *name, TimestampTz now,
 		policy->only_archived = DatumGetBool(rf_query_must(0, 6));
 		policy->premake = DatumGetInt32(rf_query_must(0, 7));
 		policy->max_replica_lag = copy_interval(0, 8, context);
+		policy->tenant = copy_text(0, 9, context);
 	}
 	rf_query_end(&scope);
 	return found;
@@ -696,19 +710,29 @@ PG_FUNCTION_INFO_V1(rf_policy_arm);
 PG_FUNCTION_INFO_V1(rf_policy_due);
 PG_FUNCTION_INFO_V1(rf_policies_changed);
 
+/* The tenant of a conjoined store that a policy is for, or a null. */
+static Datum
+tenant_of(const RfStore *store, char *null)
+{
+	*null = store->tenant_number == 0 ? 'n' : ' ';
+	return store->tenant_number == 0 ? (Datum) 0 :
+									   rf_tenancy_datum(store->tenant_number);
+}
+
 static void
 insert_policy(FunctionCallInfo fcinfo, RfStore *store, const char *name)
 {
-	Oid		types[12] = {TEXTOID, NAMEOID, INTERVALOID, INTERVALOID,
+	Oid		types[13] = {TEXTOID, NAMEOID, INTERVALOID, INTERVALOID,
 						 INT4OID, TIMEOID, TIMEOID,		TEXTOID,
-						 BOOLOID, INT4OID, INTERVALOID, INTERVALOID};
-	Datum	values[12];
-	char	nulls[12];
+						 BOOLOID, INT4OID, INTERVALOID, INTERVALOID,
+						 TEXTOID};
+	Datum	values[13];
+	char	nulls[13];
 	RfBook *book = book_of(store);
 	RfScope scope;
 	uint64	rows;
 
-	for (int i = 0; i < lengthof(values); i++)
+	for (int i = 0; i < lengthof(values) - 1; i++)
 	{
 		int arg = i == 0 ? ARG_NAME : i - 1; /* the owner stands in between */
 
@@ -720,6 +744,7 @@ insert_policy(FunctionCallInfo fcinfo, RfStore *store, const char *name)
 										GetUserNameFromId(choose_owner(store),
 														  false)));
 	nulls[1] = ' ';
+	values[12] = tenant_of(store, &nulls[12]);
 	begin_bookkeeping(book, &scope);
 	rows = rf_query_once(rf_query_format(INSERT_POLICY, book->policies),
 						 lengthof(values), types, values, nulls);
@@ -743,7 +768,7 @@ rf_policy_set(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("rf_policy_set()");
 	check_policy(fcinfo);
-	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	store = rf_store_get_any(tenant, RF_RIGHT_OWN);
 	insert_policy(fcinfo, store, name);
 	arm(store->schema, name);
 	note(store, "policy set", name);
@@ -756,6 +781,30 @@ rf_policy_set(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* The policy has to be that of the tenant, or of the whole store. */
+static void
+require_policy(const RfStore *store, const char *name)
+{
+	RfBook *book = book_of(store);
+	Oid		types[2] = {TEXTOID, TEXTOID};
+	Datum	values[2];
+	char	nulls[2] = {' ', ' '};
+	RfScope scope;
+	uint64	rows;
+
+	values[0] = CStringGetTextDatum(name);
+	values[1] = tenant_of(store, &nulls[1]);
+	begin_bookkeeping(book, &scope);
+	rows =
+		rf_query_once(rf_query_format("SELECT 1 FROM %s WHERE name = $1"
+									  " AND tenant_id IS NOT DISTINCT FROM $2",
+									  book->policies),
+					  2, types, values, nulls);
+	rf_query_end(&scope);
+	if (rows == 0)
+		refuse_unknown(name);
+}
+
 /* Change the policy that the first argument names; the second is a tenant. */
 static RfStore *
 change_named(FunctionCallInfo fcinfo, const char *sql, const char *value,
@@ -765,7 +814,9 @@ change_named(FunctionCallInfo fcinfo, const char *sql, const char *value,
 	RfStore *store;
 
 	*name = get_name(fcinfo);
-	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	store = rf_store_get_any(tenant, RF_RIGHT_OWN);
+	if (store->conjoined)
+		require_policy(store, *name);
 	if (change_policy(book_of(store), sql, *name, value) == 0)
 		refuse_unknown(*name);
 	note(store, action, *name);
@@ -859,6 +910,24 @@ rf_policy_run(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* A conjoined store as a whole can have policies, too. */
+static void
+each_store(const char *tenant, bool looks, RfStoreWork work, void *arg)
+{
+	if (rf_store_is_all(tenant))
+		rf_store_each(tenant, RF_RIGHT_OWN, looks, work, arg);
+	else
+		work(rf_store_get_any(tenant, RF_RIGHT_OWN), arg);
+}
+
+/* Is it one of those that were asked for: of a tenant, or of all? */
+static bool
+is_asked_for(const RfStore *store, const RfPolicyDue *due)
+{
+	return store->tenant_number == 0 ||
+		   (due->tenant != NULL && strcmp(due->tenant, store->tenant) == 0);
+}
+
 /* Arm all policies of a store; how many have been disarmed? */
 static int
 arm_store(RfStore *store)
@@ -869,7 +938,10 @@ arm_store(RfStore *store)
 	ListCell  *cell;
 
 	foreach(cell, dues)
-		arm(store->schema, ((RfPolicyDue *) lfirst(cell))->policy);
+	{
+		if (is_asked_for(store, lfirst(cell)))
+			arm(store->schema, ((RfPolicyDue *) lfirst(cell))->policy);
+	}
 	armed = DatumGetArrayTypeP(armed_policies(store->schema));
 	return ArrayGetNItems(ARR_NDIM(armed), ARR_DIMS(armed)) - before;
 }
@@ -892,7 +964,7 @@ rf_policy_arm(PG_FUNCTION_ARGS)
 	int	  count = 0;
 
 	PreventCommandIfReadOnly("rf_policy_arm()");
-	rf_store_each(tenant, RF_RIGHT_OWN, false, arm_one, &count);
+	each_store(tenant, false, arm_one, &count);
 	rf_board_tell_of_change();
 	PG_RETURN_INT32(count);
 }
@@ -916,6 +988,8 @@ put_due(RfStore *store, void *arg)
 		Datum		 values[5];
 		bool		 nulls[5] = {0};
 
+		if (!is_asked_for(store, due))
+			continue;
 		values[0] = DirectFunctionCall1(namein, CStringGetDatum(store->schema));
 		values[1] = CStringGetTextDatum(due->policy);
 		values[2] = BoolGetDatum(due->due);
@@ -938,7 +1012,7 @@ rf_policy_due(PG_FUNCTION_ARGS)
 						errmsg("\"now\" must be a point in time")));
 	call.now = PG_GETARG_TIMESTAMPTZ(0);
 	InitMaterializedSRF(fcinfo, 0);
-	rf_store_each(tenant, RF_RIGHT_OWN, true, put_due, &call);
+	each_store(tenant, true, put_due, &call);
 	return (Datum) 0;
 }
 

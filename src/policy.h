@@ -28,6 +28,7 @@ typedef struct RfBook
 typedef struct RfPolicyDue
 {
 	char	   *policy;
+	char	   *tenant; /* of a conjoined store; NULL: all of the store */
 	char	   *owner;
 	bool		due;
 	TimestampTz due_at;		/* DT_NOEND: not before it is changed */
@@ -40,6 +41,7 @@ typedef struct RfPolicyDue
 typedef struct RfPolicy
 {
 	char	   *owner;
+	char	   *tenant;		/* of a conjoined store; NULL: all of the store */
 	TimestampTz before;		/* the cut-off */
 	TimestampTz window_end; /* of the window that is open; DT_NOEND: none */
 	TimestampTz deadline;	/* by max_runtime */

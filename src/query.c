@@ -282,12 +282,13 @@ rf_query_fire_at_once(void)
 RfPlan
 rf_query_prepare(const char *sql, int nargs, const Oid *types)
 {
-	SPIPlanPtr plan = SPI_prepare(sql, nargs, unconstify(Oid *, types));
+	RfPlan plan = {.spi = SPI_prepare(sql, nargs, unconstify(Oid *, types)),
+				   .nargs = nargs};
 
-	if (plan == NULL)
+	if (plan.spi == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql,
 			 SPI_result_code_string(SPI_result));
-	if (SPI_keepplan(plan) != 0)
+	if (SPI_keepplan(plan.spi) != 0)
 		elog(ERROR, "could not keep the plan of \"%s\"", sql);
 	return plan;
 }
@@ -295,7 +296,7 @@ rf_query_prepare(const char *sql, int nargs, const Oid *types)
 void
 rf_query_forget(RfPlan plan)
 {
-	SPI_freeplan(plan);
+	SPI_freeplan(plan.spi);
 }
 
 static void
@@ -306,11 +307,40 @@ expect_ok(int code)
 			 SPI_result_code_string(code));
 }
 
+/* What the caller gives, and the tenant after it. */
+typedef struct Bound
+{
+	Datum values[RF_MAX_ARGS + 1];
+	char  nulls[RF_MAX_ARGS + 1];
+} Bound;
+
+/* Bind the tenant, if the plan is about one. */
+static void
+bind_tenant(const RfPlan *plan, Bound *bound, const Datum **values,
+			const char **nulls)
+{
+	if (plan->tenant == (Datum) 0)
+		return;
+	Assert(plan->nargs <= RF_MAX_ARGS);
+	for (int i = 0; i < plan->nargs; i++)
+	{
+		bound->values[i] = (*values)[i];
+		bound->nulls[i] = *nulls == NULL ? ' ' : (*nulls)[i];
+	}
+	bound->values[plan->nargs] = plan->tenant;
+	bound->nulls[plan->nargs] = ' ';
+	*values = bound->values;
+	*nulls = bound->nulls;
+}
+
 uint64
 rf_query_run(RfPlan plan, const Datum *values, const char *nulls)
 {
-	expect_ok(
-		SPI_execute_plan(plan, unconstify(Datum *, values), nulls, false, 0));
+	Bound bound;
+
+	bind_tenant(&plan, &bound, &values, &nulls);
+	expect_ok(SPI_execute_plan(plan.spi, unconstify(Datum *, values), nulls,
+							   false, 0));
 	return SPI_processed;
 }
 
@@ -423,8 +453,10 @@ rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
 {
 	SPIExecuteOptions options = {0};
 	ParamListInfo	  params = NULL;
-	int				  nargs = SPI_getargcount(plan);
+	int				  nargs = SPI_getargcount(plan.spi);
+	Bound			  bound;
 
+	bind_tenant(&plan, &bound, &values, &nulls);
 	if (nargs > 0)
 	{
 		params = makeParamList(nargs);
@@ -433,7 +465,7 @@ rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
 			params->params[i].value = values[i];
 			params->params[i].isnull = nulls != NULL && nulls[i] == 'n';
 			params->params[i].pflags = PARAM_FLAG_CONST;
-			params->params[i].ptype = SPI_getargtypeid(plan, i);
+			params->params[i].ptype = SPI_getargtypeid(plan.spi, i);
 		}
 	}
 	options.params = params;
@@ -441,7 +473,7 @@ rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
 	options.dest = CreateDestReceiver(DestTuplestore);
 	SetTuplestoreDestReceiverParams(options.dest, store, CurrentMemoryContext,
 									false, NULL, NULL);
-	expect_ok(SPI_execute_plan_extended(plan, &options));
+	expect_ok(SPI_execute_plan_extended(plan.spi, &options));
 	options.dest->rDestroy(options.dest);
 }
 

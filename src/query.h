@@ -22,7 +22,16 @@
 /* … what others are the reason of: locks not to be had, and lost races */
 #define RF_ANY_CONTENTION (-1)
 
-typedef struct _SPI_plan *RfPlan;
+/*
+ * A kept plan.  Of a statement that is about one tenant of a conjoined store,
+ * the tenant is bound as one more parameter than the caller gives.
+ */
+typedef struct RfPlan
+{
+	struct _SPI_plan *spi;
+	int				  nargs;  /* that the caller gives */
+	Datum			  tenant; /* 0: none is bound */
+} RfPlan;
 
 /* What to give back when a scope ends. */
 typedef struct RfScope

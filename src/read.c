@@ -54,7 +54,7 @@
 #define FROM_HOT " FROM {events} WHERE retention_class = 'hot'"
 #define FROM_ALL " FROM {all} WHERE true"
 
-#define OF_STREAM " AND stream_id = $1 AND bucket_month BETWEEN $4 AND $5"
+#define OF_STREAM " AND stream_id = $1{mine} AND bucket_month BETWEEN $4 AND $5"
 #define FORWARD " AND stream_seq > $2 ORDER BY stream_seq LIMIT $3"
 #define BACKWARD \
 	" AND ($2 = 0 OR stream_seq < $2) ORDER BY stream_seq DESC LIMIT $3"
@@ -64,7 +64,7 @@
 		UUIDOID, INT4OID, INT8OID, DATEOID, DATEOID \
 	}
 
-#define IN_RANGE " AND global_seq > $1 AND global_seq <= $3"
+#define IN_RANGE " AND global_seq > $1 AND global_seq <= $3{mine}"
 #define OF_TYPES " AND event_type = ANY ($4)"
 #define IN_ORDER " ORDER BY global_seq LIMIT $2"
 

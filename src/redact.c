@@ -89,8 +89,9 @@ enum
 	}
 
 /* headers come first, since they are the smaller ones to unpack */
-#define IS_WANTED                                             \
-	"stream_id = $1 AND stream_seq > $2 AND stream_seq <= $3" \
+#define IS_WANTED                              \
+	"stream_id = $1{mine} AND stream_seq > $2" \
+	" AND stream_seq <= $3"                    \
 	" AND (headers IS DISTINCT FROM $5 OR body IS DISTINCT FROM $4)"
 
 /* no key is changed, so raw INSERTs that hold a number are not waited for */
@@ -99,9 +100,10 @@ static const RfStatement redact_leaf =
 	 " headers ->> 'idempotency_key' AS key FROM ONLY {source}"
 	 " WHERE " IS_WANTED " ORDER BY stream_seq LIMIT $6 FOR NO KEY UPDATE),"
 	 " done AS (UPDATE ONLY {source} AS e SET body = $4, headers = $5"
-	 " FROM old WHERE e.stream_id = $1 AND e.stream_seq = old.n RETURNING 1),"
+	 " FROM old WHERE e.stream_id = $1{mine e} AND e.stream_seq = old.n"
+	 " RETURNING 1),"
 	 " freed AS (DELETE FROM {keys} AS k USING old"
-	 " WHERE k.idempotency_key = old.key AND k.stream_id = $1"
+	 " WHERE k.idempotency_key = old.key AND k.stream_id = $1{mine k}"
 	 " AND k.stream_seq = old.n)"
 	 " SELECT (SELECT count(*) FROM old), (SELECT max(n) FROM old),"
 	 " (SELECT count(*) FROM done)",
@@ -115,13 +117,13 @@ static const RfStatement find_left =
 	 ARGS(8)};
 
 static const RfStatement find_event =
-	{"SELECT 1 FROM {all} WHERE stream_id = $1 AND stream_seq = $2",
+	{"SELECT 1 FROM {all} WHERE stream_id = $1{mine} AND stream_seq = $2",
 	 2,
 	 {UUIDOID, INT4OID}};
 
 static const RfStatement lock_stream =
 	{"SELECT first_event_at, last_event_at FROM {streams}"
-	 " WHERE stream_id = $1 FOR UPDATE",
+	 " WHERE stream_id = $1{mine} FOR UPDATE",
 	 1,
 	 {UUIDOID}};
 
@@ -280,7 +282,7 @@ lock_tables(RfStore *store)
 	LockRelationOid(store->events, RowExclusiveLock);
 	LockRelationOid(store->events_archive, RowExclusiveLock);
 	if (!store->valid)
-		store = rf_store_in(store->namespace_id, false);
+		store = rf_store_again(store);
 	rf_store_require_adopted(store);
 	rf_partition_lock_default(store->events_hot);
 	rf_partition_lock_default(store->events_cold);

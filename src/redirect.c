@@ -42,6 +42,7 @@
 #include "partition.h"
 #include "query.h"
 #include "store.h"
+#include "tenancy.h"
 #include "totals.h"
 #include "watermark.h"
 
@@ -61,7 +62,7 @@ static const RfStatement redirect_to_branch =
 /* A row on its way: what the trigger reads of it. */
 typedef struct Row
 {
-	pg_uuid_t  *stream_id;
+	RfStreamId	stream;
 	int32		stream_seq; /* 0: none given */
 	TimestampTz created_at;
 	DateADT		bucket_month;
@@ -83,6 +84,22 @@ must_get(TupleTableSlot *slot, AttrNumber attnum)
 	return slot->tts_values[attnum - 1];
 }
 
+/* Whose is the row?  0 in a single store. */
+static uint32
+read_tenant(TupleTableSlot *slot, const RfLeaf *leaf)
+{
+	if (leaf->tenant_id == 0)
+		return 0;
+	if (unlikely(slot->tts_isnull[leaf->tenant_id - 1]))
+		ereport(ERROR,
+				(errcode(ERRCODE_NOT_NULL_VIOLATION),
+				 errmsg("null value in column \"%s\" of \"events\"",
+						"tenant_id"),
+				 errdetail("The store is that of many tenants."),
+				 errhint("Insert the name of the tenant as tenant_id, too.")));
+	return rf_tenancy_number_of(slot->tts_values[leaf->tenant_id - 1]);
+}
+
 static void
 read_row(TupleTableSlot *slot, const RfLeaf *leaf, Row *row)
 {
@@ -90,7 +107,8 @@ read_row(TupleTableSlot *slot, const RfLeaf *leaf, Row *row)
 	text *class;
 
 	slot_getsomeattrs(slot, leaf->last_column);
-	row->stream_id = DatumGetUUIDP(must_get(slot, leaf->stream_id));
+	row->stream.uuid = *DatumGetUUIDP(must_get(slot, leaf->stream_id));
+	row->stream.tenant = read_tenant(slot, leaf);
 	numbered = !slot->tts_isnull[leaf->stream_seq - 1];
 	row->stream_seq = numbered ?
 						  DatumGetInt32(must_get(slot, leaf->stream_seq)) :
@@ -248,7 +266,7 @@ number_row(RfFrame *frame, RfHead *head, const Row *row, int32 *stream_seq)
 	if (row->key != NULL)
 	{
 		key.key = row->key;
-		key.stream_id = *row->stream_id;
+		key.stream = row->stream;
 		key.stream_seq = *stream_seq;
 		key.global_seq = row->global_seq;
 		rf_frame_remember_key(frame, &key);
@@ -283,7 +301,7 @@ process_row(RfFrame *frame, TriggerData *trigdata)
 	read_row(slot, leaf, &row);
 	if (frame->trusted)
 	{
-		rf_frame_arrive(frame, row.stream_id, row.stream_seq, row.global_seq);
+		rf_frame_arrive(frame, &row.stream, row.stream_seq, row.global_seq);
 		return trigdata->tg_trigtuple;
 	}
 	frame->max_global_seq = Max(frame->max_global_seq, row.global_seq);
@@ -299,7 +317,7 @@ process_row(RfFrame *frame, TriggerData *trigdata)
 				 store->schema),
 			 errhint("Insert events without retention_class.")));
 
-	head = rf_frame_head(frame, row.stream_id);
+	head = rf_frame_head(frame, &row.stream);
 	if (!number_row(frame, head, &row, &stream_seq))
 		return trigdata->tg_trigtuple;
 	landing = row.cold				 ? RF_LANDS_COLD :

@@ -53,6 +53,16 @@ typedef enum RfBackend
 	RF_PARTITIONED
 } RfBackend;
 
+/*
+ * A stream: its id and, in a conjoined store, whose it is, as a number
+ * (tenancy.h); 0 in a single store.
+ */
+typedef struct RfStreamId
+{
+	pg_uuid_t uuid;
+	uint32	  tenant;
+} RfStreamId;
+
 /* How far a consumer has read; of none: no name, and PG_INT64_MAX. */
 typedef struct RfCheckpoint
 {
@@ -79,16 +89,22 @@ typedef struct RfMoveSpec
 /* An idempotency key, and the event that bears it. */
 typedef struct RfKey
 {
-	text	 *key;
-	pg_uuid_t stream_id;
-	int32	  stream_seq;
-	int64	  global_seq;
+	text	  *key;
+	RfStreamId stream;
+	int32	   stream_seq;
+	int64	   global_seq;
 } RfKey;
 
 static inline bool
 rf_uuid_equal(const pg_uuid_t *a, const pg_uuid_t *b)
 {
 	return memcmp(a->data, b->data, UUID_LEN) == 0;
+}
+
+static inline bool
+rf_same_stream(const RfStreamId *a, const RfStreamId *b)
+{
+	return a->tenant == b->tenant && rf_uuid_equal(&a->uuid, &b->uuid);
 }
 
 #endif /* RILLFLOW_H */

@@ -46,6 +46,7 @@
 #include "report.h"
 #include "run.h"
 #include "store.h"
+#include "tenancy.h"
 #include "throttle.h"
 #include "worker.h"
 
@@ -439,11 +440,38 @@ drain(Run *run, RfTier tier)
 	return go_on;
 }
 
+/* What is to be moved: events of the store, or of a tenant of it. */
+static RfStore *
+find_store(const Run *run)
+{
+	RfStore	   *store;
+	const char *tenant = run->policy.tenant;
+
+	PushActiveSnapshot(GetTransactionSnapshot());
+	store = rf_store_in(run->book.namespace_id, false);
+	if (tenant != NULL && !store->conjoined)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg(
+				 "policy \"%s\" is for a tenant, and the store in schema \"%s\" has none",
+				 run->name, store->schema)));
+	if (tenant != NULL)
+	{
+		rf_store_check_tenant(tenant);
+		store = rf_store_of_tenant(store,
+								   rf_tenancy_number(tenant, strlen(tenant)));
+	}
+	PopActiveSnapshot();
+	return store;
+}
+
 static bool
 move(Run *run)
 {
 	RfMoveSpec	  spec = {0};
 	RfLoopControl control = {0};
+	RfStore		 *store = find_store(run);
 
 	spec.before = run->policy.before;
 	spec.only_archived = run->policy.only_archived;
@@ -456,8 +484,7 @@ move(Run *run)
 	control.throttle = &run->throttle;
 	control.on_step = on_step;
 	control.arg = run;
-	return rf_worker_move(run->book.namespace_id, &spec, &control,
-						  &run->progress);
+	return rf_worker_move(store, &spec, &control, &run->progress);
 }
 
 /*

@@ -64,6 +64,7 @@
 #include "scan.h"
 #include "seek.h"
 #include "store.h"
+#include "tenancy.h"
 
 /* RF_SCAN_COLUMNS, and the places of some of them */
 static const struct
@@ -90,6 +91,7 @@ static const struct
 #define STREAM_ID 1
 #define STREAM_SEQ 2
 #define EVENT_TYPE 3
+#define TENANT_ID 9
 
 /* What is known of a leaf. */
 typedef struct Leaf
@@ -133,6 +135,7 @@ typedef struct Merge
 	const RfScan *scan;
 	ScanDirection direction;
 	AttrNumber	  order; /* which result column it goes by */
+	int			  nkeys; /* columns of a key of a stream and number */
 	bool		  locks_gaps;
 	Source		 *sources;
 	int			  nsources;
@@ -214,7 +217,7 @@ free_invalid_tiers(void)
 
 /* Where the result columns are; false when one is missing, or another. */
 static bool
-find_columns(Leaf *leaf, TupleDesc tupdesc)
+find_columns(Leaf *leaf, TupleDesc tupdesc, bool conjoined)
 {
 	leaf->last_column = 0;
 	for (int i = 0; i < NCOLUMNS; i++)
@@ -233,7 +236,8 @@ find_columns(Leaf *leaf, TupleDesc tupdesc)
 			if (i == EVENT_TYPE)
 				leaf->type_collation = att->attcollation;
 			/* an index is read as one that bears no null */
-			if (i <= STREAM_SEQ && !att->attnotnull)
+			if (!att->attnotnull &&
+				(i <= STREAM_SEQ || (conjoined && i == TENANT_ID)))
 				return false;
 		}
 		if (leaf->columns[i] == InvalidAttrNumber)
@@ -244,45 +248,53 @@ find_columns(Leaf *leaf, TupleDesc tupdesc)
 
 /* Is it there, and in the order that is wanted? */
 static bool
-index_fits(Oid relid, Oid first, Oid second)
+index_fits(Oid relid, const Oid *types, int ntypes)
 {
 	Relation index;
-	bool	 result;
+	bool	 result = true;
 
 	if (!OidIsValid(relid))
 		return false;
 	index = index_open(relid, AccessShareLock);
-	result = rf_seek_suits(index, 0, first) &&
-			 (!OidIsValid(second) || rf_seek_suits(index, 1, second));
+	for (int i = 0; i < ntypes; i++)
+		result = result && rf_seek_suits(index, i, types[i]);
 	index_close(index, AccessShareLock);
 	return result;
 }
 
 static bool
-describe_leaf(Leaf *leaf, Relation rel)
+describe_leaf(Leaf *leaf, Relation rel, bool conjoined)
 {
+	static const Oid types[] = {TEXTOID, UUIDOID, INT4OID};
+	static const Oid number[] = {INT8OID};
+	AttrNumber		 columns[lengthof(types)];
+	int				 skip = conjoined ? 0 : 1;
+
 	leaf->global_index = leaf->stream_index = InvalidOid;
 	if (rel->rd_rel->relkind != RELKIND_RELATION ||
-		!find_columns(leaf, RelationGetDescr(rel)))
+		!find_columns(leaf, RelationGetDescr(rel), conjoined))
 		return false;
-	leaf->global_index = rf_store_unique_index(rel, leaf->columns[GLOBAL_SEQ],
-											   InvalidAttrNumber);
-	leaf->stream_index = rf_store_unique_index(rel, leaf->columns[STREAM_ID],
-											   leaf->columns[STREAM_SEQ]);
-	return index_fits(leaf->global_index, INT8OID, InvalidOid) &&
-		   index_fits(leaf->stream_index, UUIDOID, INT4OID);
+	columns[0] = leaf->columns[TENANT_ID];
+	columns[1] = leaf->columns[STREAM_ID];
+	columns[2] = leaf->columns[STREAM_SEQ];
+	leaf->global_index = rf_store_unique_index(rel, &leaf->columns[GLOBAL_SEQ],
+											   1);
+	leaf->stream_index = rf_store_unique_index(rel, columns + skip,
+											   lengthof(columns) - skip);
+	return index_fits(leaf->global_index, number, 1) &&
+		   index_fits(leaf->stream_index, types + skip, lengthof(types) - skip);
 }
 
 /* Look at the leaf, which is open, unless it is known. */
 static bool
-know_leaf(Leaf *leaf, Relation rel)
+know_leaf(const Merge *merge, Leaf *leaf, Relation rel)
 {
 	if (!leaf->known)
 	{
 		uint64 seen = invalidations;
 
 		rf_seek_forget(&leaf->seek);
-		leaf->fits = describe_leaf(leaf, rel);
+		leaf->fits = describe_leaf(leaf, rel, merge->scan->store->conjoined);
 		leaf->known = seen == invalidations;
 	}
 	return leaf->fits;
@@ -367,14 +379,14 @@ has_our_branches(const RfStore *store)
 
 /* Ask the leaf's index for the next number, by a descent. */
 static RfSought
-seek_leaf(Leaf *leaf, int64 after, int64 *next)
+seek_leaf(const Merge *merge, Leaf *leaf, int64 after, int64 *next)
 {
 	Relation rel = table_open(leaf->partition.relid, AccessShareLock);
 	RfSought sought = RF_SOUGHT_NEXT;
 
 	/* of one that does not fit, it is found out when it is opened */
 	*next = PG_INT64_MIN;
-	if (know_leaf(leaf, rel))
+	if (know_leaf(merge, leaf, rel))
 	{
 		Relation index = index_open(leaf->global_index, AccessShareLock);
 
@@ -397,7 +409,7 @@ may_hold(const Merge *merge, Leaf *leaf, int64 after, int64 *next)
 	if (leaf->known)
 		sought = rf_seek_again(&leaf->seek, after, next);
 	if (sought == RF_SOUGHT_UNKNOWN)
-		sought = seek_leaf(leaf, after, next);
+		sought = seek_leaf(merge, leaf, after, next);
 	return sought != RF_SOUGHT_NONE;
 }
 
@@ -409,7 +421,7 @@ open_source(const Merge *merge, Source *source)
 	bool  by_stream = merge->order == STREAM_SEQ;
 
 	source->rel = table_open(leaf->partition.relid, AccessShareLock);
-	if (!know_leaf(leaf, source->rel))
+	if (!know_leaf(merge, leaf, source->rel))
 		return false;
 	source->index = index_open(by_stream ? leaf->stream_index :
 										   leaf->global_index,
@@ -417,7 +429,7 @@ open_source(const Merge *merge, Source *source)
 	source->slot = table_slot_create(source->rel, NULL);
 	source->scan = rf_compat_index_beginscan(source->rel, source->index,
 											 GetActiveSnapshot(),
-											 by_stream ? 2 : 1);
+											 by_stream ? merge->nkeys : 1);
 	return true;
 }
 
@@ -536,6 +548,7 @@ begin_merge(Merge *merge, const RfScan *scan, AttrNumber order, bool backward,
 	merge->scan = scan;
 	merge->order = order;
 	merge->direction = backward ? BackwardScanDirection : ForwardScanDirection;
+	merge->nkeys = store->conjoined ? 3 : 2;
 	merge->locks_gaps = IsolationIsSerializable() ||
 						rf_compat_snapshots_expire();
 	*nread = scan->archived ? MAX_TIERS : 1;
@@ -588,6 +601,19 @@ is_of_types(Source *source, Datum *types, int ntypes)
 			return true;
 	}
 	return false;
+}
+
+/* Is the event of the tenant that the store is restricted to? */
+static bool
+is_mine(const Merge *merge, Source *source)
+{
+	uint32 tenant = merge->scan->store->tenant_number;
+	bool   isnull;
+
+	return tenant == 0 ||
+		   rf_tenancy_is(tenant, slot_getattr(source->slot,
+											  source->leaf->columns[TENANT_ID],
+											  &isnull));
 }
 
 /* The elements of an array, but for nulls, which are equal to nothing. */
@@ -652,7 +678,7 @@ merge_all(Merge *merge, ArrayType *event_types)
 				return false;
 			index_rescan(source->scan, &key, 1, NULL, 0);
 		}
-		else if (is_of_types(source, types, ntypes))
+		else if (is_mine(merge, source) && is_of_types(source, types, ntypes))
 		{
 			put_row(merge, source);
 			merge->last = source->next;
@@ -763,23 +789,25 @@ static bool
 open_stream(Merge *merge, Source *source, const RfScanStream *stream)
 {
 	int64		after = merge->scan->after;
+	RfStreamId	id = {.uuid = stream->stream_id,
+					  .tenant = merge->scan->store->tenant_number};
 	int64		next;
-	ScanKeyData keys[2];
+	ScanKeyData keys[3];
+	int			last = merge->nkeys - 1;
 
 	if (!may_hold(merge, source->leaf, PG_INT64_MIN, &next))
 		return true;
 	if (!open_source(merge, source))
 		return false;
-	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(&stream->stream_id));
+	(void) rf_tenancy_index_keys(keys, &id);
 	if (stream->backward)
-		ScanKeyInit(&keys[1], 2, BTLessStrategyNumber, F_INT48LT,
+		ScanKeyInit(&keys[last], last + 1, BTLessStrategyNumber, F_INT48LT,
 					Int64GetDatum(after));
 	else
-		ScanKeyInit(&keys[1], 2, BTGreaterStrategyNumber, F_INT48GT,
+		ScanKeyInit(&keys[last], last + 1, BTGreaterStrategyNumber, F_INT48GT,
 					Int64GetDatum(after));
-	keys[1].sk_subtype = INT8OID;
-	index_rescan(source->scan, keys, 2, NULL, 0);
+	keys[last].sk_subtype = INT8OID;
+	index_rescan(source->scan, keys, merge->nkeys, NULL, 0);
 	if (advance(merge, source))
 		binaryheap_add(merge->heap, PointerGetDatum(source));
 	return true;

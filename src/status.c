@@ -5,8 +5,10 @@
  *
  * Streams are counted, and so are the events in default partitions, which
  * should be few.  Other events are taken from the statistics, for a count of
- * them would cost what archiving saves.  A leaf that has rows is opened, and
- * others are not: the status of all stores is looked at by those who monitor
+ * them would cost what archiving saves.  No statistics tell those of a tenant
+ *of a conjoined store: they are counted, along the indexes that begin with the
+ * tenant.  Of the bytes nothing is his alone.  A leaf that has rows is opened,
+ *and others are not: the status of all stores is looked at by those who monitor
  * them, all the time.
  *
  *-------------------------------------------------------------------------
@@ -27,7 +29,8 @@
 
 static const RfStatement count_streams =
 	{"SELECT count(*) FILTER (WHERE archived_at IS NULL),"
-	 " count(*) FILTER (WHERE archived_at IS NOT NULL) FROM {streams}",
+	 " count(*) FILTER (WHERE archived_at IS NOT NULL) FROM {streams}"
+	 " WHERE true{mine}",
 	 0,
 	 {0}};
 
@@ -46,12 +49,11 @@ static const RfStatement measure_leaf =
 	 1,
 	 {OIDOID}};
 
-static const RfStatement count_leaf = {"SELECT count(*) FROM ONLY {source}",
-									   0,
-									   {0}};
+static const RfStatement count_leaf =
+	{"SELECT count(*) FROM ONLY {source} WHERE true{mine}", 0, {0}};
 
 static const RfStatement oldest_in_leaf =
-	{"SELECT min(created_at) FROM ONLY {source}", 0, {0}};
+	{"SELECT min(created_at) FROM ONLY {source} WHERE true{mine}", 0, {0}};
 
 typedef struct TierStatus
 {
@@ -80,14 +82,15 @@ add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 
 	rf_size_of_table(leaf->relid, &size);
 	status->bytes += size.bytes;
-	if (leaf->is_default)
+	if (leaf->is_default || store->tenant_number != 0)
 	{
 		size.rows = 0;
 		if (size.heap > 0)
 			size.rows = DatumGetInt64(
 				ask_leaf(store, &count_leaf, leaf->relid, &isnull));
-		status->default_events += size.rows;
 	}
+	if (leaf->is_default)
+		status->default_events += size.rows;
 	status->events += size.rows;
 	/* that of the first month that has any; a default has rows of any month */
 	if (size.heap == 0 || TIMESTAMP_IS_NOBEGIN(status->oldest) ||
@@ -144,9 +147,12 @@ put_status(RfStore *store, void *arg)
 	values[10] = Int64GetDatum(hot.default_events + cold.default_events);
 	values[11] = TimestampTzGetDatum(hot.oldest);
 	nulls[11] = TIMESTAMP_IS_NOEND(hot.oldest);
-	nulls[12] = nulls[13] = !rf_consumer_lags(store, &behind);
+	nulls[8] = nulls[9] = store->tenant_number != 0;
+	/* consumers are those of the store, and so is what they have not read */
+	nulls[12] = nulls[13] = store->tenant_number != 0 ||
+							!rf_consumer_lags(store, &behind);
 	values[12] = nulls[12] ? (Datum) 0 : CStringGetTextDatum(behind.name);
-	values[13] = TimestampTzGetDatum(behind.updated_at);
+	values[13] = nulls[13] ? (Datum) 0 : TimestampTzGetDatum(behind.updated_at);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -210,7 +216,8 @@ rf_archive_status(PG_FUNCTION_ARGS)
 	char *tenant = RF_GETARG_STRING(0);
 
 	InitMaterializedSRF(fcinfo, 0);
-	rf_store_each(tenant, RF_RIGHT_READ, true, put_status, fcinfo->resultinfo);
+	rf_store_each(tenant, RF_RIGHT_STATUS, true, put_status,
+				  fcinfo->resultinfo);
 	return (Datum) 0;
 }
 
@@ -219,7 +226,7 @@ rf_partitions(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	char		  *tenant = RF_GETARG_STRING(0);
-	RfStore		  *store = rf_store_get(tenant, RF_RIGHT_READ);
+	RfStore		  *store = rf_store_get_whole(tenant, RF_RIGHT_STATUS);
 
 	InitMaterializedSRF(fcinfo, 0);
 	put_partitions(store, RF_HOT, store->events_hot, rsinfo);

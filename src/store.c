@@ -30,10 +30,12 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
@@ -53,11 +55,20 @@
 #include "compat.h"
 #include "query.h"
 #include "store.h"
+#include "tenancy.h"
+#include "wall.h"
 
 /* columns of rf_stores */
 #define STORES_SCHEMA 1
 #define STORES_TENANT 2
+#define STORES_TENANCY 3
 #define STORES_LAYOUT 4
+
+/*
+ * Tenants of a conjoined store that a backend knows it restricted to; with
+ * more, all that is known of the store is thrown away.
+ */
+#define MAX_RESTRICTED 4096
 
 /* columns of rf_archive_config */
 #define CONFIG_BACKEND 2
@@ -70,13 +81,21 @@ typedef struct PlanKey
 	const RfStatement *statement;
 	Oid				   source;
 	Oid				   target;
+	bool			   restricted; /* to whichever tenant */
 } PlanKey;
 
 typedef struct PlanEntry
 {
 	PlanKey key;
 	RfPlan	plan;
+	bool	binds_tenant;
 } PlanEntry;
+
+typedef struct RestrictedEntry
+{
+	uint32	 number; /* hash key */
+	RfStore *store;
+} RestrictedEntry;
 
 typedef struct StoreEntry
 {
@@ -105,7 +124,16 @@ static uint64 layouts = 0;
 static void
 retire_store(RfStore *store)
 {
+	HASH_SEQ_STATUS	 status;
+	RestrictedEntry *entry;
+
 	store->valid = false;
+	if (store->restricted != NULL)
+	{
+		hash_seq_init(&status, store->restricted);
+		while ((entry = hash_seq_search(&status)) != NULL)
+			entry->store->valid = false;
+	}
 	store->next_retired = retired;
 	retired = store;
 }
@@ -201,7 +229,7 @@ free_retired(void)
 		hash_seq_init(&status, store->plans);
 		while ((entry = hash_seq_search(&status)) != NULL)
 		{
-			if (entry->plan != NULL)
+			if (entry->plan.spi != NULL)
 				rf_query_forget(entry->plan);
 		}
 		MemoryContextDelete(store->context);
@@ -416,6 +444,7 @@ typedef struct KnownColumn
 
 static const KnownColumn streams_columns[] =
 	{{1, "stream_id", UUIDOID},
+	 {2, "tenant_id", TEXTOID},
 	 {3, "last_seq", INT4OID},
 	 {4, "first_event_at", TIMESTAMPTZOID},
 	 {5, "last_event_at", TIMESTAMPTZOID},
@@ -440,7 +469,8 @@ static const KnownColumn consumers_columns[] = {{1, "name", TEXTOID},
 												{0, NULL, InvalidOid}};
 
 static const KnownColumn holds_columns[] = {{2, "stream_id", UUIDOID},
-											{3, "reason", TEXTOID},
+											{3, "tenant_id", TEXTOID},
+											{4, "reason", TEXTOID},
 											{0, NULL, InvalidOid}};
 
 static void
@@ -481,15 +511,36 @@ require_primary_key(const RfStore *store)
 	if (HeapTupleIsValid(tuple))
 	{
 		Form_pg_index index = (Form_pg_index) GETSTRUCT(tuple);
+		int			  nkeys = store->conjoined ? 2 : 1;
 
 		fits = index->indrelid == store->streams && index->indisprimary &&
-			   index->indisvalid && index->indnkeyatts == 1 &&
-			   index->indkey.values[0] == streams_columns[0].number;
+			   index->indisvalid && index->indnkeyatts == nkeys;
+		/* the tenant is the second column, and comes first in the key */
+		for (int i = 0; i < nkeys && fits; i++)
+			fits = index->indkey.values[i] ==
+				   streams_columns[nkeys - 1 - i].number;
 		ReleaseSysCache(tuple);
 	}
 	if (!fits)
 		refuse_relation(store->streams_pkey,
 						"It is not the primary key of \"rf_streams\".");
+}
+
+/* Tenants are compared by the bytes of their names. */
+static void
+require_plain_tenants(Oid relid)
+{
+	AttrNumber column = get_attnum(relid, "tenant_id");
+	Oid		   type = InvalidOid;
+	Oid		   collation = InvalidOid;
+	int32	   typmod;
+
+	if (column != InvalidAttrNumber)
+		get_atttypetypmodcoll(relid, column, &type, &typmod, &collation);
+	if (type != TEXTOID || collation != C_COLLATION_OID)
+		refuse_relation(
+			relid,
+			"Its column \"tenant_id\" has another collation than \"C\".");
 }
 
 static void
@@ -503,6 +554,13 @@ require_layout(const RfStore *store)
 	require_columns(store->consumers, consumers_columns);
 	require_columns(store->holds, holds_columns);
 	require_primary_key(store);
+	if (store->conjoined)
+	{
+		require_plain_tenants(store->streams);
+		require_plain_tenants(store->events);
+		require_plain_tenants(store->events_archive);
+		require_plain_tenants(store->keys);
+	}
 	for (int i = 0; i < lengthof(parents); i++)
 	{
 		if (get_rel_relkind(parents[i]) != RELKIND_PARTITIONED_TABLE)
@@ -567,6 +625,18 @@ load_store(RfStore *store)
 	ctl.hcxt = store->context;
 	store->plans = hash_create("Rillflow plans", 32, &ctl,
 							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	if (store->conjoined)
+	{
+		HASHCTL numbers = {0};
+
+		numbers.keysize = sizeof(uint32);
+		numbers.entrysize = sizeof(RestrictedEntry);
+		numbers.hcxt = store->context;
+		store->restricted = hash_create("Rillflow restricted stores", 16,
+										&numbers,
+										HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	store->whole = store;
 	store->layout = ++layouts;
 	store->valid = true;
 }
@@ -615,6 +685,7 @@ typedef struct Registered
 {
 	char *schema;
 	char *tenant; /* NULL: none */
+	bool  conjoined;
 	int	  layout_version;
 } Registered;
 
@@ -629,6 +700,9 @@ read_registered(HeapTuple tuple, TupleDesc tupdesc)
 	result->schema = pstrdup(NameStr(*DatumGetName(value)));
 	value = heap_getattr(tuple, STORES_TENANT, tupdesc, &isnull);
 	result->tenant = isnull ? NULL : TextDatumGetCString(value);
+	value = heap_getattr(tuple, STORES_TENANCY, tupdesc, &isnull);
+	result->conjoined = !isnull &&
+						strcmp(TextDatumGetCString(value), "conjoined") == 0;
 	value = heap_getattr(tuple, STORES_LAYOUT, tupdesc, &isnull);
 	result->layout_version = DatumGetInt32(value);
 	return result;
@@ -788,6 +862,7 @@ build_store(Oid namespace_id)
 	{
 		require_known_layout(row);
 		store->tenant = row->tenant;
+		store->conjoined = row->conjoined;
 		load_store(store);
 	}
 	MemoryContextSwitchTo(old);
@@ -844,6 +919,25 @@ rf_store_require_name(const char *name)
  * Rights
  */
 
+/* Who may read the registry is told what there is, and others are not. */
+static bool
+may_read_registry(void)
+{
+	(void) rf_store_extension_schema();
+	return pg_class_aclcheck(registry, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
+}
+
+/* The one error for a tenant that is another's, and for one that is not there.
+ */
+void
+rf_store_refuse_tenant(const char *tenant)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for tenant \"%s\"", tenant),
+			 errhint("rf_tenants() has those that you have a right to.")));
+}
+
 static void
 no_store(const char *tenant)
 {
@@ -854,8 +948,26 @@ no_store(const char *tenant)
 						get_namespace_name(rf_store_extension_schema())),
 				 errhint(
 					 "Create it, or take it up again, with rf_install().")));
+	if (!may_read_registry())
+		rf_store_refuse_tenant(tenant);
 	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 					errmsg("tenant \"%s\" does not exist", tenant)));
+}
+
+/* Can it be the name of a tenant? */
+void
+rf_store_check_tenant(const char *tenant)
+{
+	if (!rf_tenancy_is_name(tenant, strlen(tenant)))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("invalid tenant name \"%.*s\"",
+					pg_mbcliplen(tenant, strlen(tenant), NAMEDATALEN - 1),
+					tenant),
+			 errdetail(
+				 "A name has 1 to %d bytes, and \"*\" stands for all tenants.",
+				 NAMEDATALEN - 1)));
 }
 
 /* What the caller lacks; *relid is the relation that it is about. */
@@ -875,6 +987,7 @@ check_right(const RfStore *store, RfRight right, Oid *relid)
 												   ACLMASK_ANY);
 			break;
 		case RF_RIGHT_READ:
+		case RF_RIGHT_STATUS:
 			*relid = store->events_all;
 			result = pg_class_aclcheck(*relid, user, ACL_SELECT);
 			break;
@@ -898,16 +1011,58 @@ check_right(const RfStore *store, RfRight right, Oid *relid)
 	return result;
 }
 
+/*
+ * What is done and told as the owner of the store goes past row security; so
+ * whom it applies to has to be allowed the rows of the tenant, or all of them.
+ * Rows that are inserted and read as the caller are looked at once more.
+ */
+static bool
+allows_rows(const RfStore *store, RfRight right)
+{
+	const char *tenant = store->tenant_number == 0 ? NULL : store->tenant;
+
+	switch (right)
+	{
+		case RF_RIGHT_APPEND:
+			return tenant == NULL ||
+				   rf_wall_allows(store->events, CMD_INSERT, tenant, true);
+		case RF_RIGHT_READ:
+		case RF_RIGHT_CONSUME:
+			return tenant == NULL ||
+				   rf_wall_allows(store->events, CMD_SELECT, tenant, true);
+		case RF_RIGHT_STATUS:
+			return rf_wall_allows(store->events, CMD_SELECT, tenant, false);
+		case RF_RIGHT_ARCHIVE:
+			return rf_wall_allows(store->streams, CMD_UPDATE, tenant, false);
+		case RF_RIGHT_MONITOR: /* sums of the store, and names of tenants */
+		case RF_RIGHT_OWN:
+			break;
+	}
+	return true;
+}
+
+/* The tenant is what the caller has named; NULL: nothing. */
 static void
-require_right(const RfStore *store, RfRight right)
+require_right(const RfStore *store, RfRight right, const char *tenant)
 {
 	Oid		  relid;
 	AclResult result = check_right(store, right, &relid);
 
+	if (result != ACLCHECK_OK && tenant != NULL && !may_read_registry())
+		rf_store_refuse_tenant(tenant);
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result,
 					   relid == store->events_all ? OBJECT_VIEW : OBJECT_TABLE,
 					   get_rel_name(relid));
+	if (allows_rows(store, right))
+		return;
+	if (tenant != NULL)
+		rf_store_refuse_tenant(tenant);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for the store in schema \"%s\"",
+					store->schema),
+			 errdetail("Row security does not let you have all of its rows.")));
 }
 
 /* The schema that a tenant's store is registered for; NULL when there is none.
@@ -978,7 +1133,8 @@ rf_store_list_all(void)
 	{
 		Registered *row = lfirst(cell);
 
-		if (!OidIsValid(get_namespace_oid(row->schema, true)))
+		if (!OidIsValid(get_namespace_oid(row->schema, true)) &&
+			may_read_registry())
 			ereport(
 				WARNING,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -995,23 +1151,41 @@ rf_store_is_all(const char *tenant)
 	return tenant != NULL && strcmp(tenant, "*") == 0;
 }
 
-/*
- * The schema of the store that a tenant argument names, which may be broken.
- */
-Oid
-rf_store_schema_for(const char *tenant)
+/* Is the default store registered as that of many tenants? */
+static bool
+has_conjoined_default(void)
 {
-	Registered *row;
-	Oid			nsp;
+	Registered *row = registered_for(NULL);
 
-	if (rf_store_is_all(tenant))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-						errmsg("tenant \"*\" is not one store"),
-						errhint("Name one tenant.")));
-	row = registered_for(tenant);
-	if (row == NULL)
-		no_store(tenant);
-	nsp = get_namespace_oid(row->schema, true);
+	return row != NULL && row->conjoined;
+}
+
+/* Something concerns a conjoined store as a whole. */
+static void
+refuse_restriction(const char *tenant)
+{
+	rf_store_check_tenant(tenant);
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		 errmsg("this concerns the whole store, and not tenant \"%s\" alone",
+				tenant),
+		 errdetail("The tenants of a conjoined store share its tables."),
+		 errhint("Leave \"tenant\" out.")));
+}
+
+/*
+ * Where a registered store is, which may be broken.  That it is there is told
+ * to those only who may use its schema.
+ */
+static Oid
+schema_of(const Registered *row, const char *tenant)
+{
+	Oid nsp = get_namespace_oid(row->schema, true);
+
+	if (tenant != NULL && !may_read_registry() &&
+		(!OidIsValid(nsp) || !rf_compat_may_use_schema(nsp, GetUserId())))
+		rf_store_refuse_tenant(tenant);
 	if (!OidIsValid(nsp))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -1021,6 +1195,33 @@ rf_store_schema_for(const char *tenant)
 	return nsp;
 }
 
+/* The row of the store that a tenant argument names; NULL: there is none. */
+static Registered *
+find_registered(const char *tenant)
+{
+	if (rf_store_is_all(tenant))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("tenant \"*\" is not one store"),
+						errhint("Name one tenant.")));
+	return registered_for(tenant);
+}
+
+/*
+ * The schema of the store that a tenant argument names, which may be broken.
+ */
+Oid
+rf_store_schema_for(const char *tenant)
+{
+	Registered *row = find_registered(tenant);
+
+	if (row == NULL && tenant != NULL && has_conjoined_default() &&
+		may_read_registry())
+		refuse_restriction(tenant);
+	if (row == NULL)
+		no_store(tenant);
+	return schema_of(row, tenant);
+}
+
 /* Has the role the right to the store that is in a schema? */
 bool
 rf_store_allows(Oid namespace_id, RfRight right)
@@ -1028,7 +1229,8 @@ rf_store_allows(Oid namespace_id, RfRight right)
 	RfStore *store = rf_store_in(namespace_id, false);
 	Oid		 relid;
 
-	return check_right(store, right, &relid) == ACLCHECK_OK;
+	return check_right(store, right, &relid) == ACLCHECK_OK &&
+		   allows_rows(store, right);
 }
 
 /*
@@ -1054,19 +1256,25 @@ work_on_store(void *arg)
 		call->work(rf_store_in(call->namespace_id, false), call->arg);
 }
 
-/* A store failed, and others are to go on: tell which, and why. */
-void
+/*
+ * A store failed, and others are to go on: tell which, and why.  False: it is
+ * not for the caller to know.
+ */
+bool
 rf_store_warn(Oid namespace_id, const ErrorData *error)
 {
 	char *schema = get_namespace_name(namespace_id);
 
+	if (schema == NULL || !rf_compat_may_use_schema(namespace_id, GetUserId()))
+		return false;
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("the store in schema \"%s\" failed: %s",
-					schema == NULL ? "?" : schema, error->message),
+			 errmsg("the store in schema \"%s\" failed: %s", schema,
+					error->message),
 			 error->detail == NULL ? 0 :
 									 errdetail_internal("%s", error->detail),
 			 error->hint == NULL ? 0 : errhint("%s", error->hint)));
+	return true;
 }
 
 /*
@@ -1112,7 +1320,7 @@ work_on_all(RfRight right, bool looks, RfStoreWork work, void *arg)
 		CHECK_FOR_INTERRUPTS();
 		if (!(looks ? rf_query_look : rf_query_attempt)(work_on_store, &call,
 														RF_ANY_ERROR, &error))
-			rf_store_warn(call.namespace_id, error);
+			call.denied = !rf_store_warn(call.namespace_id, error);
 		denied += call.denied ? 1 : 0;
 		MemoryContextReset(context);
 	}
@@ -1168,25 +1376,203 @@ rf_store_each(const char *tenant, RfRight right, bool looks, RfStoreWork work,
 }
 
 /*
- * The store that a tenant argument names, and the caller has the right to.
- * That the default store is registered is remembered: appends ask for it.
+ * Tenants of a conjoined store
+ */
+
+static RfStore *
+make_restricted(RfStore *store, uint32 number)
+{
+	MemoryContext old = MemoryContextSwitchTo(store->context);
+	RfStore		 *result = palloc(sizeof(RfStore));
+
+	*result = *store;
+	result->tenant_number = number;
+	result->tenant = TextDatumGetCString(rf_tenancy_datum(number));
+	result->verified = false;
+	result->restricted = NULL;
+	MemoryContextSwitchTo(old);
+	return result;
+}
+
+/*
+ * A conjoined store as one of its tenants is to see it; with 0, the store as
+ * it is.  Statements are restricted to the tenant's rows, and share the plans
+ * of those of other tenants.
+ */
+RfStore *
+rf_store_of_tenant(RfStore *store, uint32 number)
+{
+	RestrictedEntry *entry;
+
+	if (number == store->tenant_number)
+		return store;
+	store = store->whole;
+	if (number == 0)
+		return store;
+	Assert(store->conjoined);
+	entry = hash_search(store->restricted, &number, HASH_FIND, NULL);
+	if (entry != NULL)
+		return entry->store;
+	if (store->valid &&
+		hash_get_num_entries(store->restricted) >= MAX_RESTRICTED)
+	{
+		retire_store(store);
+		(void) lookup_store(store->namespace_id, HASH_REMOVE);
+	}
+	entry = hash_search(store->restricted, &number, HASH_ENTER, NULL);
+	entry->store = make_restricted(store, number);
+	return entry->store;
+}
+
+/* A store as it is now, as the same tenant sees it. */
+RfStore *
+rf_store_again(const RfStore *store)
+{
+	return rf_store_of_tenant(rf_store_in(store->namespace_id, false),
+							  store->tenant_number);
+}
+
+/* A tenant that has a store of its own is none of the conjoined one. */
+static void
+require_no_other_store(RfStore *store)
+{
+	Registered *row;
+
+	if (store->verified)
+		return;
+	row = registered_for(store->tenant);
+	if (row != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("tenant \"%s\" has a store of its own", store->tenant),
+				 errdetail("It is in schema \"%s\".", row->schema),
+				 errhint("Insert its events there.")));
+	store->verified = true;
+}
+
+/*
+ * Refuse raw rows of a tenant that the caller's policies forbid, as the server
+ * does; but before anything is told of the tenant's streams.  To be asked once
+ * per statement and tenant.
+ */
+void
+rf_store_require_tenant(RfStore *store)
+{
+	if (!allows_rows(store, RF_RIGHT_APPEND))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg(
+				 "new row violates row-level security policy for table \"%s\"",
+				 get_rel_name(store->events))));
+	require_no_other_store(store);
+}
+
+/* A tenant of the default store that the cache knows; NULL: it does not. */
+static RfStore *
+find_known_tenant(const char *tenant)
+{
+	size_t			 len = strlen(tenant);
+	StoreEntry		*default_store;
+	RestrictedEntry *entry;
+	uint32			 number;
+
+	if (!OidIsValid(extension_schema) || !default_is_registered)
+		return NULL;
+	default_store = lookup_store(extension_schema, HASH_FIND);
+	if (default_store == NULL || !default_store->store->conjoined ||
+		!rf_tenancy_is_name(tenant, len))
+		return NULL;
+	number = rf_tenancy_number(tenant, len);
+	entry = hash_search(default_store->store->restricted, &number, HASH_FIND,
+						NULL);
+	return entry != NULL && entry->store->verified ? entry->store : NULL;
+}
+
+/*
+ * The default store.  That it is registered is remembered: appends ask for it.
+ */
+static RfStore *
+get_default(void)
+{
+	uint64	 seen = invalidations;
+	RfStore *store;
+
+	if (default_is_registered)
+		return rf_store_in(rf_store_extension_schema(), false);
+	store = rf_store_in(rf_store_schema_for(NULL), false);
+	default_is_registered = seen == invalidations;
+	return store;
+}
+
+/* The store that a tenant argument names; of a conjoined one, that tenant. */
+static RfStore *
+find_store(const char *tenant)
+{
+	RfStore	   *store;
+	Registered *row;
+
+	if (tenant == NULL)
+		return get_default();
+	store = find_known_tenant(tenant);
+	if (store != NULL)
+		return store;
+	row = find_registered(tenant);
+	if (row != NULL)
+		return rf_store_in(schema_of(row, tenant), false);
+	if (!has_conjoined_default())
+		no_store(tenant);
+	rf_store_check_tenant(tenant);
+	return rf_store_of_tenant(get_default(),
+							  rf_tenancy_number(tenant, strlen(tenant)));
+}
+
+static RfStore *
+allow(RfStore *store, RfRight right, const char *tenant)
+{
+	require_right(store, right, tenant);
+	if (store->tenant_number != 0)
+		require_no_other_store(store);
+	return store;
+}
+
+/*
+ * The store that a tenant argument names, and the caller has the right to.  In
+ * a conjoined store a tenant has to be named.
  */
 RfStore *
 rf_store_get(const char *tenant, RfRight right)
 {
-	RfStore *store;
+	RfStore *store = find_store(tenant);
 
-	if (tenant != NULL || !default_is_registered)
-	{
-		uint64 seen = invalidations;
+	if (store->conjoined && store->tenant_number == 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("\"tenant\" must not be null"),
+			 errdetail("The store in schema \"%s\" is that of many tenants.",
+					   store->schema),
+			 errhint(
+				 "Name one of them with tenant => '...'; where all stores can be asked for, '*' takes all tenants.")));
+	return allow(store, right, tenant);
+}
 
-		store = rf_store_in(rf_store_schema_for(tenant), false);
-		default_is_registered = tenant == NULL && seen == invalidations;
-	}
-	else
-		store = rf_store_in(rf_store_extension_schema(), false);
-	require_right(store, right);
+/* The same, of what concerns a store as a whole. */
+RfStore *
+rf_store_get_whole(const char *tenant, RfRight right)
+{
+	RfStore *store = allow(find_store(tenant), right, tenant);
+
+	if (store->tenant_number != 0)
+		refuse_restriction(tenant);
 	return store;
+}
+
+/* The same, of what may concern a tenant, or a store as a whole. */
+RfStore *
+rf_store_get_any(const char *tenant, RfRight right)
+{
+	return allow(find_store(tenant), right, tenant);
 }
 
 /* The store whose events a trigger was fired for. */
@@ -1231,11 +1617,21 @@ parameter_list(int count)
 	return buf.data;
 }
 
-/* What a word in braces stands for. */
-static char *
-expand_word(const RfStore *store, const char *word, int len, Oid source,
-			Oid target)
+/* A statement while it is expanded. */
+typedef struct Expansion
 {
+	const RfStore *store;
+	Oid			   source;
+	Oid			   target;
+	int			   nargs; /* parameters that the caller gives */
+	bool		   binds_tenant;
+} Expansion;
+
+/* The relation that a word stands for; InvalidOid: none. */
+static Oid
+relation_named(const Expansion *expansion, const char *word)
+{
+	const RfStore *store = expansion->store;
 	const struct
 	{
 		const char *word;
@@ -1254,26 +1650,93 @@ expand_word(const RfStore *store, const char *word, int len, Oid source,
 		{"policies", store->policies},
 		{"runs", store->runs},
 		{"holds", store->holds},
-		{"source", source},
-		{"target", target},
+		{"source", expansion->source},
+		{"target", expansion->target},
 	};
 
 	for (int i = 0; i < lengthof(relations); i++)
 	{
-		if (strlen(relations[i].word) == len &&
-			strncmp(relations[i].word, word, len) == 0)
-			return rf_store_relation_name(relations[i].relid);
+		if (strcmp(relations[i].word, word) == 0)
+			return relations[i].relid;
 	}
-	if (len == strlen("columns") && strncmp(word, "columns", len) == 0)
-		return store->columns;
-	if (len == strlen("params") && strncmp(word, "params", len) == 0)
-		return parameter_list(store->ncolumns);
-	elog(ERROR, "unknown word \"%.*s\" in a statement", len, word);
-	return NULL;
+	return InvalidOid;
+}
+
+/* The parameter that the tenant is bound to. */
+static int
+tenant_parameter(Expansion *expansion)
+{
+	expansion->binds_tenant = true;
+	return expansion->nargs + 1;
+}
+
+/*
+ * A word about the tenant, with the aliases that follow it (empty: none); NULL
+ * when it is another word.
+ */
+static char *
+expand_tenant(Expansion *expansion, const char *word, const char *first,
+			  const char *second)
+{
+	const RfStore *store = expansion->store;
+	const char	  *dot = *first == '\0' ? "" : ".";
+
+	if (strcmp(word, "tenant_id,") == 0)
+		return store->conjoined ? "tenant_id, " : "";
+	if (strcmp(word, ",tenant_id") == 0)
+		return store->conjoined ? ", tenant_id" : "";
+	if (strcmp(word, "owner") == 0)
+		return store->conjoined ? psprintf("%s%stenant_id", first, dot) :
+								  "NULL::text";
+	if (strcmp(word, "same") == 0)
+		return store->conjoined ?
+				   psprintf(" AND %s.tenant_id = %s.tenant_id", first, second) :
+				   "";
+	if (strcmp(word, "mine") == 0)
+		return store->tenant_number != 0 ?
+				   psprintf(" AND %s%stenant_id = $%d", first, dot,
+							tenant_parameter(expansion)) :
+				   "";
+	if (strcmp(word, "tenant,") != 0)
+		return NULL;
+	if (store->tenant_number == 0 && store->conjoined)
+		elog(ERROR, "a row of a conjoined store without a tenant");
+	return store->conjoined ? psprintf("$%d, ", tenant_parameter(expansion)) :
+							  "";
+}
+
+/* What a word in braces stands for. */
+static char *
+expand_word(Expansion *expansion, const char *words, int len)
+{
+	char *parts[3] = {pnstrdup(words, len), "", ""};
+	Oid	  relid;
+	char *result;
+
+	for (int i = 1; i < lengthof(parts); i++)
+	{
+		char *space = strchr(parts[i - 1], ' ');
+
+		if (space == NULL)
+			break;
+		*space = '\0';
+		parts[i] = space + 1;
+	}
+	relid = relation_named(expansion, parts[0]);
+	if (OidIsValid(relid))
+		return rf_store_relation_name(relid);
+	if (strcmp(parts[0], "columns") == 0)
+		return expansion->store->columns;
+	if (strcmp(parts[0], "params") == 0)
+		return parameter_list(expansion->store->ncolumns);
+	result = expand_tenant(expansion, parts[0], parts[1], parts[2]);
+	if (result == NULL)
+		elog(ERROR, "unknown word \"%.*s\" in a statement", len, words);
+	return result;
 }
 
 static char *
-expand_statement(const RfStore *store, const char *sql, Oid source, Oid target)
+expand_statement(Expansion *expansion, const char *sql)
 {
 	StringInfoData buf;
 
@@ -1288,12 +1751,48 @@ expand_statement(const RfStore *store, const char *sql, Oid source, Oid target)
 			appendStringInfoChar(&buf, *sql++);
 			continue;
 		}
-		appendStringInfoString(&buf,
-							   expand_word(store, sql + 1, close - sql - 1,
-										   source, target));
+		appendStringInfoString(&buf, expand_word(expansion, sql + 1,
+												 close - sql - 1));
 		sql = close + 1;
 	}
 	return buf.data;
+}
+
+static RfPlan
+prepare(const RfStore *store, const RfStatement *statement,
+		const Expansion *expansion, const char *sql)
+{
+	Oid	   types[RF_MAX_ARGS + 1];
+	RfPlan plan;
+
+	if (statement->nargs == RF_COLUMN_ARGS)
+		return rf_query_prepare(sql, store->ncolumns, store->column_types);
+	memcpy(types, statement->types, sizeof(statement->types));
+	types[statement->nargs] = TEXTOID;
+	plan = rf_query_prepare(sql,
+							statement->nargs +
+								(expansion->binds_tenant ? 1 : 0),
+							types);
+	plan.nargs = statement->nargs;
+	return plan;
+}
+
+static PlanEntry *
+make_plan(RfStore *store, const PlanKey *key)
+{
+	const RfStatement *statement = key->statement;
+	Expansion		   expansion = {.store = store,
+									.source = key->source,
+									.target = key->target,
+									.nargs = statement->nargs};
+	char			  *sql = expand_statement(&expansion, statement->sql);
+	RfPlan			   plan = prepare(store, statement, &expansion, sql);
+	PlanEntry		  *entry = hash_search(store->plans, key, HASH_ENTER, NULL);
+
+	pfree(sql);
+	entry->plan = plan;
+	entry->binds_tenant = expansion.binds_tenant;
+	return entry;
 }
 
 /* The plan of a statement, kept for as long as the store stays as it is. */
@@ -1303,24 +1802,18 @@ rf_store_plan_for(RfStore *store, const RfStatement *statement, Oid source,
 {
 	PlanKey	   key = {0};
 	PlanEntry *entry;
-	char	  *sql;
 	RfPlan	   plan;
 
 	key.statement = statement;
 	key.source = source;
 	key.target = target;
+	key.restricted = store->tenant_number != 0;
 	entry = hash_search(store->plans, &key, HASH_FIND, NULL);
-	if (entry != NULL)
-		return entry->plan;
-
-	sql = expand_statement(store, statement->sql, source, target);
-	if (statement->nargs == RF_COLUMN_ARGS)
-		plan = rf_query_prepare(sql, store->ncolumns, store->column_types);
-	else
-		plan = rf_query_prepare(sql, statement->nargs, statement->types);
-	pfree(sql);
-	entry = hash_search(store->plans, &key, HASH_ENTER, NULL);
-	entry->plan = plan;
+	if (entry == NULL)
+		entry = make_plan(store, &key);
+	plan = entry->plan;
+	if (entry->binds_tenant)
+		plan.tenant = rf_tenancy_datum(store->tenant_number);
 	return plan;
 }
 
@@ -1352,7 +1845,7 @@ RfStore *
 rf_store_lock_backend(RfStore *store)
 {
 	LockRelationOid(store->events, AccessShareLock);
-	return store->valid ? store : rf_store_in(store->namespace_id, false);
+	return store->valid ? store : rf_store_again(store);
 }
 
 /*
@@ -1370,7 +1863,7 @@ rf_store_lock_cold(RfStore *store)
 		LockRelationOid(rf_store_tier_parent(store, RF_COLD), RowExclusiveLock);
 		if (store->valid)
 			break;
-		store = rf_store_in(store->namespace_id, false);
+		store = rf_store_again(store);
 	}
 	if (store->backend == RF_DUAL_TABLE)
 		rf_store_require_same_columns(store);
@@ -1436,12 +1929,11 @@ rf_store_forget_plans(RfStore *store, Oid source)
 	}
 }
 
-/* A leaf's unique index on one column, or on two; InvalidOid: none. */
+/* A leaf's unique index on these columns, in that order; InvalidOid: none. */
 Oid
-rf_store_unique_index(Relation rel, AttrNumber first, AttrNumber second)
+rf_store_unique_index(Relation rel, const AttrNumber *columns, int ncolumns)
 {
 	List	 *indexes = RelationGetIndexList(rel);
-	int		  nkeys = second == InvalidAttrNumber ? 1 : 2;
 	Oid		  result = InvalidOid;
 	ListCell *cell;
 
@@ -1455,8 +1947,9 @@ rf_store_unique_index(Relation rel, AttrNumber first, AttrNumber second)
 			continue;
 		index = (Form_pg_index) GETSTRUCT(tuple);
 		if (index->indisunique && index->indisvalid && index->indimmediate &&
-			index->indnkeyatts == nkeys && index->indkey.values[0] == first &&
-			(nkeys == 1 || index->indkey.values[1] == second) &&
+			index->indnkeyatts == ncolumns &&
+			memcmp(index->indkey.values, columns,
+				   sizeof(AttrNumber) * ncolumns) == 0 &&
 			heap_attisnull(tuple, Anum_pg_index_indpred, NULL))
 			result = lfirst_oid(cell);
 		ReleaseSysCache(tuple);
@@ -1468,20 +1961,31 @@ rf_store_unique_index(Relation rel, AttrNumber first, AttrNumber second)
 }
 
 static Oid
-must_find_stream_index(Relation rel, AttrNumber stream_id,
-					   AttrNumber stream_seq)
+must_find_stream_index(Relation rel, const RfLeaf *leaf)
 {
-	Oid result = rf_store_unique_index(rel, stream_id, stream_seq);
+	AttrNumber columns[] = {leaf->tenant_id, leaf->stream_id, leaf->stream_seq};
+	int		   skip = leaf->tenant_id == 0 ? 1 : 0;
+	const char *names = skip > 0 ? "stream_id, stream_seq" :
+								   "tenant_id, stream_id, stream_seq";
+	Oid			result = rf_store_unique_index(rel, columns + skip,
+											   lengthof(columns) - skip);
 
 	if (!OidIsValid(result))
-		ereport(
-			ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg(
-				 "table \"%s\" has no unique index on (stream_id, stream_seq)",
-				 RelationGetRelationName(rel)),
-			 errhint("Create a unique index on those two columns of it.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has no unique index on (%s)",
+						RelationGetRelationName(rel), names),
+				 errhint("Create a unique index on those columns of it.")));
 	return result;
+}
+
+/* Are the streams in a table those of tenants, which it has to name? */
+static bool
+is_conjoined(Oid root)
+{
+	RfStore *store = rf_store_in(get_rel_namespace(root), true);
+
+	return store != NULL && store->conjoined;
 }
 
 static AttrNumber
@@ -1512,14 +2016,15 @@ read_leaf(Oid relid, RfLeaf *leaf)
 	leaf->created_at = must_find_column(relid, "created_at", TIMESTAMPTZOID);
 	leaf->bucket_month = must_find_column(relid, "bucket_month", DATEOID);
 	leaf->retention_class = must_find_column(relid, "retention_class", TEXTOID);
+	leaf->tenant_id = is_conjoined(leaf->root) ?
+						  must_find_column(relid, "tenant_id", TEXTOID) :
+						  InvalidAttrNumber;
 	leaf->last_column = Max(Max(Max(leaf->global_seq, leaf->stream_id),
 								Max(leaf->stream_seq, leaf->headers)),
 							Max(Max(leaf->created_at, leaf->bucket_month),
-								leaf->retention_class));
-	leaf->stream_index = must_find_stream_index(rel, leaf->stream_id,
-												leaf->stream_seq);
-	leaf->global_index = rf_store_unique_index(rel, leaf->global_seq,
-											   InvalidAttrNumber);
+								Max(leaf->retention_class, leaf->tenant_id)));
+	leaf->stream_index = must_find_stream_index(rel, leaf);
+	leaf->global_index = rf_store_unique_index(rel, &leaf->global_seq, 1);
 	table_close(rel, AccessShareLock);
 }
 

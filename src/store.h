@@ -30,8 +30,14 @@ typedef struct RfStore
 	struct RfStore *next_retired;
 
 	char *schema;
-	char *tenant; /* NULL: the default store */
+	char *tenant; /* NULL: the default store, or all tenants of it */
 	Oid	  owner;  /* owner of events: bookkeeping runs as it */
+
+	bool			conjoined;	   /* are its streams those of many tenants? */
+	uint32			tenant_number; /* that this is restricted to; 0: to none */
+	bool			verified;	   /* is it known to be that tenant's store? */
+	struct RfStore *whole;		   /* what is restricted, or this itself */
+	HTAB		   *restricted;	   /* of the whole: by number */
 
 	Oid events;
 	Oid events_hot;
@@ -71,6 +77,17 @@ typedef struct RfStore
  * {holds} stand for its tables, {columns} for the columns of an event but for
  * retention_class, {params} for as many parameters, and {source} and {target}
  * for the relations that a plan is for.
+ *
+ * Where streams belong to tenants, a stream is not known by its id alone:
+ *
+ * {tenant_id,} {,tenant_id}	the column, in a list of the columns of a key
+ * {tenant,}		its value in a row of the tenant that the store is
+ *					restricted to
+ * {mine} {mine a}	AND it is that tenant's, in a condition; "a" is an alias
+ * {same a b}		AND the rows are of one tenant, in a join
+ * {owner} {owner a}	the column, or a null
+ *
+ * In a single store all but the last are nothing.
  */
 #define RF_COLUMN_ARGS (-1) /* nargs: a parameter for each column */
 
@@ -81,12 +98,15 @@ typedef struct RfStatement
 	Oid			types[RF_MAX_ARGS];
 } RfStatement;
 
+/* the CHECK of what a tenant's name is, in a conjoined store */
+#define RF_TENANT_CHECK "rf_tenant_id_check"
+
 /* A leaf partition as row triggers need to know it. */
 typedef struct RfLeaf
 {
 	Oid		   relid;		 /* hash key */
 	Oid		   root;		 /* the topmost ancestor */
-	Oid		   stream_index; /* unique (stream_id, stream_seq) */
+	Oid		   stream_index; /* unique ([tenant_id,] stream_id, stream_seq) */
 	Oid		   global_index; /* unique (global_seq); InvalidOid: none */
 	AttrNumber global_seq;
 	AttrNumber stream_id;
@@ -95,6 +115,7 @@ typedef struct RfLeaf
 	AttrNumber created_at;
 	AttrNumber bucket_month;
 	AttrNumber retention_class;
+	AttrNumber tenant_id;	/* 0: in a single store */
 	AttrNumber last_column; /* of these */
 } RfLeaf;
 
@@ -112,6 +133,7 @@ typedef enum RfRight
 {
 	RF_RIGHT_APPEND,  /* INSERT on events, or on a column of it */
 	RF_RIGHT_READ,	  /* SELECT on events_all */
+	RF_RIGHT_STATUS,  /* the same, and to see all rows */
 	RF_RIGHT_ARCHIVE, /* UPDATE on rf_streams */
 	RF_RIGHT_CONSUME, /* INSERT or UPDATE on rf_consumers */
 	RF_RIGHT_MONITOR, /* SELECT on rf_archive_totals */
@@ -122,6 +144,12 @@ extern void rf_store_init(void);
 
 /* finding stores */
 extern RfStore *rf_store_get(const char *tenant, RfRight right);
+extern RfStore *rf_store_get_whole(const char *tenant, RfRight right);
+extern RfStore *rf_store_get_any(const char *tenant, RfRight right);
+extern RfStore *rf_store_again(const RfStore *store);
+extern RfStore *rf_store_of_tenant(RfStore *store, uint32 number);
+extern void		rf_store_require_tenant(RfStore *store);
+extern void		rf_store_refuse_tenant(const char *tenant);
 extern RfStore *rf_store_in(Oid namespace_id, bool missing_ok);
 extern RfStore *rf_store_of_events(Relation events);
 extern Oid		rf_store_extension_schema(void);
@@ -142,10 +170,11 @@ extern void rf_store_each(const char *tenant, RfRight right, bool looks,
 						  RfStoreWork work, void *arg);
 extern int	rf_store_survey(RfRight right, RfStoreWork work, void *arg,
 							int *left_out);
-extern void rf_store_warn(Oid namespace_id, const ErrorData *error);
+extern bool rf_store_warn(Oid namespace_id, const ErrorData *error);
 extern void rf_store_warn_denied(int count);
 
 extern void rf_store_require_name(const char *name);
+extern void rf_store_check_tenant(const char *tenant);
 
 /* statements */
 extern RfPlan rf_store_plan(RfStore *store, const RfStatement *statement);
@@ -166,8 +195,8 @@ extern void		rf_store_require_adopted(const RfStore *store);
 
 /* leaves */
 extern void rf_store_leaf(Oid relid, RfLeaf *result);
-extern Oid	rf_store_unique_index(Relation rel, AttrNumber first,
-								  AttrNumber second);
+extern Oid	rf_store_unique_index(Relation rel, const AttrNumber *columns,
+								  int ncolumns);
 
 /* our own writers */
 extern void rf_store_expect_write(Oid relid);

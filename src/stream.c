@@ -20,7 +20,8 @@
  * the heap refuses when there is a newer one.  Then, as under REPEATABLE READ,
  * or where users have put triggers on rf_streams, the same is done by SQL.
  *
- * Locks: rf_streams rows, in ascending order of id.
+ * Locks: rf_streams rows, in ascending order of id; in a conjoined store, of
+ * those of one id, in that of their tenants' names.
  *
  *-------------------------------------------------------------------------
  */
@@ -54,9 +55,11 @@
 #include "query.h"
 #include "store.h"
 #include "stream.h"
+#include "tenancy.h"
 
 /* columns of rf_streams */
 #define STREAMS_STREAM_ID 1
+#define STREAMS_TENANT_ID 2
 #define STREAMS_LAST_SEQ 3
 #define STREAMS_FIRST_EVENT_AT 4
 #define STREAMS_LAST_EVENT_AT 5
@@ -68,6 +71,7 @@
 
 /* CHECK constraints that what we write satisfies by itself */
 #define OWN_CHECKS 2
+#define OWN_CHECKS_CONJOINED 3
 
 /* Was the stream archived by a move, and not by a person? */
 #define IS_CLOSED                   \
@@ -86,14 +90,14 @@
 	" THEN 'hot' ELSE retention_class END"
 
 static const RfStatement create_stream =
-	{"INSERT INTO {streams} (stream_id) VALUES ($1)"
-	 " ON CONFLICT (stream_id) DO NOTHING",
+	{"INSERT INTO {streams} ({tenant_id,}stream_id) VALUES ({tenant,}$1)"
+	 " ON CONFLICT ({tenant_id,}stream_id) DO NOTHING",
 	 1,
 	 {UUIDOID}};
 
 static const RfStatement lock_stream = {
 	"SELECT last_seq, archived_at IS NOT NULL, first_event_at, last_event_at, ctid"
-	" FROM {streams} WHERE stream_id = $1 FOR NO KEY UPDATE",
+	" FROM {streams} WHERE stream_id = $1{mine} FOR NO KEY UPDATE",
 	1,
 	{UUIDOID}};
 
@@ -102,26 +106,29 @@ static const RfStatement raise_by =
 	 " first_event_at = least(first_event_at, $3),"
 	 " last_event_at = greatest(last_event_at, $4),"
 	 " updated_at = now(), " REOPEN_IF(
-		 "$5") " WHERE stream_id = $1 AND last_seq <= 2147483647 - $2"
+		 "$5") " WHERE stream_id = $1{mine} AND last_seq <= 2147483647 - $2"
 			   " RETURNING last_seq, archived_at IS NOT NULL",
 	 5,
 	 {UUIDOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID}};
 
 static const RfStatement lower_by =
-	{"UPDATE {streams} SET last_seq = last_seq - $2 WHERE stream_id = $1",
+	{"UPDATE {streams} SET last_seq = last_seq - $2"
+	 " WHERE stream_id = $1{mine}",
 	 2,
 	 {UUIDOID, INT4OID}};
 
 /* only the versions that were read: what has changed since is left alone */
 static const RfStatement close_streams =
-	{"WITH free AS MATERIALIZED (SELECT stream_id AS id FROM {streams}"
+	{"WITH free AS MATERIALIZED (SELECT stream_id{,tenant_id} FROM {streams}"
 	 " WHERE stream_id = ANY ($1) AND archived_at IS NULL"
-	 " AND ctid = ANY ($2) ORDER BY stream_id FOR NO KEY UPDATE SKIP LOCKED)"
-	 " UPDATE {streams} SET archived_at = now(),"
+	 " AND ctid = ANY ($2)"
+	 " ORDER BY stream_id{,tenant_id} FOR NO KEY UPDATE SKIP LOCKED)"
+	 " UPDATE {streams} AS s SET archived_at = now(),"
 	 " archived_by = '" RF_CLOSED_BY "',"
 	 " archive_reason = '" RF_CLOSED_REASON "',"
 	 " retention_class = 'cold', updated_at = now()"
-	 " FROM free WHERE stream_id = id RETURNING stream_id",
+	 " FROM free AS f WHERE s.stream_id = f.stream_id{same s f}"
+	 " RETURNING s.stream_id, {owner s}",
 	 2,
 	 {UUIDARRAYOID, TIDARRAYOID}};
 
@@ -130,27 +137,99 @@ static const RfStatement raise_one =
 	 " first_event_at = least(first_event_at, $4),"
 	 " last_event_at = greatest(last_event_at, $5),"
 	 " updated_at = now(), " REOPEN_IF(
-		 "$7") " WHERE stream_id = $1 AND last_seq = $2"
+		 "$7") " WHERE stream_id = $1{mine} AND last_seq = $2"
 			   " AND ($6 IS NULL OR $6 = (archived_at IS NOT NULL))",
 	 7,
 	 {UUIDOID, INT4OID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID, BOOLOID,
 	  BOOLOID}};
 
-static const RfStatement create_many =
-	{"INSERT INTO {streams} AS s"
-	 " (stream_id, last_seq, first_event_at, last_event_at)"
-	 " SELECT w.id, w.head, w.first, w.last"
-	 " FROM unnest($1, $2, $3, $4) AS w(id, head, first, last)"
-	 " ON CONFLICT (stream_id) DO UPDATE SET last_seq = excluded.last_seq,"
-	 " first_event_at = excluded.first_event_at,"
-	 " last_event_at = excluded.last_event_at, updated_at = now()"
-	 " WHERE s.last_seq = 0 AND s.archived_at IS NULL RETURNING stream_id",
-	 4,
-	 {UUIDARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID}};
+static const RfStatement create_many = {
+	"INSERT INTO {streams} AS s"
+	" (stream_id, last_seq, first_event_at, last_event_at{,tenant_id})"
+	" SELECT w.id, w.head, w.first, w.last{,tenant_id}"
+	" FROM unnest($1, $2, $3, $4, $5)"
+	" AS w(id, head, first, last, tenant_id)"
+	" ON CONFLICT ({tenant_id,}stream_id) DO UPDATE SET last_seq = excluded.last_seq,"
+	" first_event_at = excluded.first_event_at,"
+	" last_event_at = excluded.last_event_at, updated_at = now()"
+	" WHERE s.last_seq = 0 AND s.archived_at IS NULL"
+	" RETURNING s.stream_id, {owner s}",
+	5,
+	{UUIDARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID,
+	 TEXTARRAYOID}};
 
 /*
  * State
  */
+
+/* The stream that an id means. */
+RfStreamId
+rf_stream_of(const RfStore *store, const pg_uuid_t *id)
+{
+	RfStreamId stream = {.uuid = *id, .tenant = store->tenant_number};
+
+	Assert(stream.tenant != 0 || !store->conjoined);
+	return stream;
+}
+
+/* The stream that a row of a result is of: its id, and its tenant after it. */
+RfStreamId
+rf_stream_in_row(uint64 row)
+{
+	RfStreamId stream = {.uuid = *DatumGetUUIDP(rf_query_must(row, 1))};
+	bool	   isnull;
+	Datum	   tenant = rf_query_value(row, 2, &isnull);
+
+	if (!isnull)
+		stream.tenant = rf_tenancy_number_of(tenant);
+	return stream;
+}
+
+/* Streams as SQL has them: their ids, and their tenants, which may be null. */
+RfStreamId *
+rf_stream_of_arrays(Datum ids, Datum tenants, int *count)
+{
+	Datum	   *uuids;
+	Datum	   *names;
+	bool	   *nulls;
+	int			nnames;
+	RfStreamId *result;
+
+	deconstruct_array(DatumGetArrayTypeP(ids), UUIDOID, UUID_LEN, false,
+					  TYPALIGN_CHAR, &uuids, NULL, count);
+	deconstruct_array(DatumGetArrayTypeP(tenants), TEXTOID, -1, false,
+					  TYPALIGN_INT, &names, &nulls, &nnames);
+	Assert(nnames == *count);
+	result = palloc0(sizeof(RfStreamId) * Max(*count, 1));
+	for (int i = 0; i < *count; i++)
+	{
+		result[i].uuid = *DatumGetUUIDP(uuids[i]);
+		if (!nulls[i])
+			result[i].tenant = rf_tenancy_number_of(names[i]);
+	}
+	return result;
+}
+
+/* The same the other way round; in a single store there are no tenants. */
+void
+rf_stream_make_arrays(const RfStore *store, const RfStreamId *streams,
+					  int count, Datum *values)
+{
+	Datum *uuids = palloc(sizeof(Datum) * count);
+	Datum *names = palloc(sizeof(Datum) * count);
+
+	for (int i = 0; i < count; i++)
+	{
+		uuids[i] = UUIDPGetDatum(&streams[i].uuid);
+		if (store->conjoined)
+			names[i] = rf_tenancy_datum(streams[i].tenant);
+	}
+	values[0] = PointerGetDatum(rf_query_array(uuids, count, UUIDOID));
+	values[1] = PointerGetDatum(
+		rf_query_array(names, store->conjoined ? count : 0, TEXTOID));
+	pfree(uuids);
+	pfree(names);
+}
 
 static TimestampTz
 time_or(Datum value, bool isnull, TimestampTz otherwise)
@@ -191,20 +270,23 @@ rf_stream_begin_read(RfStreamReader *reader, RfStore *store, Snapshot snapshot)
 	reader->rel = table_open(store->streams, AccessShareLock);
 	reader->index = index_open(store->streams_pkey, AccessShareLock);
 	reader->scan = rf_compat_index_beginscan(reader->rel, reader->index,
-											 snapshot, 1);
+											 snapshot,
+											 store->conjoined ? 2 : 1);
+	reader->conjoined = store->conjoined;
 	reader->slot = table_slot_create(reader->rel, NULL);
 }
 
 void
-rf_stream_read_next(RfStreamReader *reader, const pg_uuid_t *id,
+rf_stream_read_next(RfStreamReader *reader, const RfStreamId *stream,
 					RfStreamState *state)
 {
-	ScanKeyData key;
+	ScanKeyData keys[2];
 	bool		isnull;
 
+	Assert(reader->conjoined == (stream->tenant != 0));
 	set_no_state(state);
-	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(id));
-	index_rescan(reader->scan, &key, 1, NULL, 0);
+	index_rescan(reader->scan, keys, rf_tenancy_index_keys(keys, stream), NULL,
+				 0);
 	if (!index_getnext_slot(reader->scan, ForwardScanDirection, reader->slot))
 		return;
 	slot_getsomeattrs(reader->slot, STREAMS_ARCHIVED_AT);
@@ -229,20 +311,26 @@ void
 rf_stream_read(RfStore *store, const pg_uuid_t *id, Snapshot snapshot,
 			   RfStreamState *state)
 {
+	RfStreamId	   stream = rf_stream_of(store, id);
 	RfStreamReader reader;
 
 	rf_stream_begin_read(&reader, store, snapshot);
-	rf_stream_read_next(&reader, id, state);
+	rf_stream_read_next(&reader, &stream, state);
 	rf_stream_end_read(&reader);
 }
 
 static bool
-is_row_of(HeapTuple tuple, TupleDesc tupdesc, const pg_uuid_t *id)
+is_row_of(HeapTuple tuple, TupleDesc tupdesc, const RfStreamId *stream)
 {
 	bool  isnull;
 	Datum value = heap_getattr(tuple, STREAMS_STREAM_ID, tupdesc, &isnull);
 
-	return !isnull && rf_uuid_equal(DatumGetUUIDP(value), id);
+	if (isnull || !rf_uuid_equal(DatumGetUUIDP(value), &stream->uuid))
+		return false;
+	if (stream->tenant == 0)
+		return true;
+	value = heap_getattr(tuple, STREAMS_TENANT_ID, tupdesc, &isnull);
+	return !isnull && rf_tenancy_is(stream->tenant, value);
 }
 
 /*
@@ -261,14 +349,14 @@ is_row_of(HeapTuple tuple, TupleDesc tupdesc, const pg_uuid_t *id)
 
 typedef struct Place
 {
-	pg_uuid_t		stream_id; /* hash key */
+	RfStreamId		stream; /* hash key */
 	ItemPointerData tid;
 } Place;
 
 static HTAB *places = NULL;
 
 static void
-remember_place(const pg_uuid_t *id, ItemPointer tid)
+remember_place(const RfStreamId *stream, ItemPointer tid)
 {
 	Place *place;
 
@@ -281,12 +369,12 @@ remember_place(const pg_uuid_t *id, ItemPointer tid)
 	{
 		HASHCTL ctl = {0};
 
-		ctl.keysize = UUID_LEN;
+		ctl.keysize = sizeof(RfStreamId);
 		ctl.entrysize = sizeof(Place);
 		places = hash_create("Rillflow places of streams", 64, &ctl,
 							 HASH_ELEM | HASH_BLOBS);
 	}
-	place = hash_search(places, id, HASH_ENTER, NULL);
+	place = hash_search(places, stream, HASH_ENTER, NULL);
 	place->tid = *tid;
 }
 
@@ -318,7 +406,7 @@ typedef enum Look
  * next update to find room on it.
  */
 static Look
-look_at(Relation rel, const ItemPointerData *place, const pg_uuid_t *id,
+look_at(Relation rel, const ItemPointerData *place, const RfStreamId *stream,
 		Snapshot snapshot, RfStreamState *state)
 {
 	ItemPointerData tid = *place;
@@ -329,7 +417,7 @@ look_at(Relation rel, const ItemPointerData *place, const pg_uuid_t *id,
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	if (heap_hot_search_buffer(&tid, rel, buffer, snapshot, &tuple, NULL,
 							   true) &&
-		is_row_of(&tuple, RelationGetDescr(rel), id))
+		is_row_of(&tuple, RelationGetDescr(rel), stream))
 	{
 		result = LOOK_BY_SCAN;
 		if (PageGetHeapFreeSpace(BufferGetPage(buffer)) >= 2 * tuple.t_len)
@@ -344,40 +432,41 @@ look_at(Relation rel, const ItemPointerData *place, const pg_uuid_t *id,
 
 /* Look where the row was the last time. */
 static Look
-look_again(Relation rel, const pg_uuid_t *id, Snapshot snapshot,
+look_again(Relation rel, const RfStreamId *stream, Snapshot snapshot,
 		   RfStreamState *state)
 {
-	Place *place = places == NULL ? NULL :
-									hash_search(places, id, HASH_FIND, NULL);
+	Place *place = places == NULL ?
+					   NULL :
+					   hash_search(places, stream, HASH_FIND, NULL);
 
 	/* the table may have become shorter */
 	if (place == NULL || ItemPointerGetBlockNumber(&place->tid) >=
 							 RelationGetNumberOfBlocks(rel))
 		return LOOK_NOT_HERE;
-	return look_at(rel, &place->tid, id, snapshot, state);
+	return look_at(rel, &place->tid, stream, snapshot, state);
 }
 
 /* Look where the index says. */
 static Look
-look_up(RfStore *store, Relation rel, const pg_uuid_t *id, Snapshot snapshot,
-		RfStreamState *state)
+look_up(RfStore *store, Relation rel, const RfStreamId *stream,
+		Snapshot snapshot, RfStreamState *state)
 {
 	Look		result = LOOK_NOT_HERE;
-	ScanKeyData key;
+	ScanKeyData keys[2];
+	int			nkeys = rf_tenancy_keys(keys, stream, STREAMS_TENANT_ID,
+										STREAMS_STREAM_ID);
 	SysScanDesc scan;
 	ItemPointer tid;
 
-	ScanKeyInit(&key, STREAMS_STREAM_ID, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(id));
-	scan = systable_beginscan(rel, store->streams_pkey, true, snapshot, 1,
-							  &key);
+	scan = systable_beginscan(rel, store->streams_pkey, true, snapshot, nkeys,
+							  keys);
 	result = scan->irel == NULL ? LOOK_BY_SCAN : LOOK_NOT_HERE;
 	while (result == LOOK_NOT_HERE &&
 		   (tid = index_getnext_tid(scan->iscan, ForwardScanDirection)) != NULL)
 	{
-		result = look_at(rel, tid, id, snapshot, state);
+		result = look_at(rel, tid, stream, snapshot, state);
 		if (result == LOOK_FOUND)
-			remember_place(id, tid);
+			remember_place(stream, tid);
 	}
 	systable_endscan(scan);
 	return result;
@@ -392,14 +481,15 @@ static void
 read_at_place(RfStore *store, const pg_uuid_t *id, Snapshot snapshot,
 			  RfStreamState *state)
 {
-	Relation rel = table_open(store->streams, AccessShareLock);
-	Look	 look = LOOK_BY_SCAN;
+	Relation   rel = table_open(store->streams, AccessShareLock);
+	RfStreamId stream = rf_stream_of(store, id);
+	Look	   look = LOOK_BY_SCAN;
 
 	if (rel->rd_rel->relam == HEAP_TABLE_AM_OID)
 	{
-		look = look_again(rel, id, snapshot, state);
+		look = look_again(rel, &stream, snapshot, state);
 		if (look == LOOK_NOT_HERE)
-			look = look_up(store, rel, id, snapshot, state);
+			look = look_up(store, rel, &stream, snapshot, state);
 	}
 	if (look == LOOK_NOT_HERE)
 		set_no_state(state);
@@ -478,16 +568,17 @@ typedef struct HeapWriter
 
 /* May rows be updated without the executor's triggers and checks? */
 static bool
-heap_suffices(Relation rel)
+heap_suffices(const RfStore *store, Relation rel)
 {
 	TriggerDesc *triggers = rel->trigdesc;
 	TupleDesc	 tupdesc = RelationGetDescr(rel);
+	int own_checks = store->conjoined ? OWN_CHECKS_CONJOINED : OWN_CHECKS;
 
 	if (IsolationUsesXactSnapshot() || rel->rd_rules != NULL ||
 		rel->rd_rel->relkind != RELKIND_RELATION)
 		return false;
 	if (tupdesc->constr != NULL && (tupdesc->constr->has_generated_stored ||
-									tupdesc->constr->num_check > OWN_CHECKS))
+									tupdesc->constr->num_check > own_checks))
 		return false;
 	return triggers == NULL || !(triggers->trig_update_before_row ||
 								 triggers->trig_update_after_row ||
@@ -522,15 +613,29 @@ set_column(TupleTableSlot *slot, AttrNumber column, Datum value)
 	slot->tts_isnull[column - 1] = false;
 }
 
+/* Is it a version of the stream's row? */
+static bool
+is_version_of(TupleTableSlot *slot, const RfStreamId *stream)
+{
+	Datum *values = slot->tts_values;
+	bool  *nulls = slot->tts_isnull;
+
+	if (nulls[STREAMS_STREAM_ID - 1] ||
+		!rf_uuid_equal(DatumGetUUIDP(values[STREAMS_STREAM_ID - 1]),
+					   &stream->uuid))
+		return false;
+	return stream->tenant == 0 ||
+		   (!nulls[STREAMS_TENANT_ID - 1] &&
+			rf_tenancy_is(stream->tenant, values[STREAMS_TENANT_ID - 1]));
+}
+
 /* Is it the version that was read, of a stream that is as it is relied on? */
 static bool
 is_version_read(TupleTableSlot *slot, const RfRaise *raise)
 {
 	bool archived = !slot->tts_isnull[STREAMS_ARCHIVED_AT - 1];
 
-	return !slot->tts_isnull[STREAMS_STREAM_ID - 1] &&
-		   rf_uuid_equal(DatumGetUUIDP(slot->tts_values[STREAMS_STREAM_ID - 1]),
-						 &raise->stream_id) &&
+	return is_version_of(slot, &raise->stream) &&
 		   DatumGetInt32(slot->tts_values[STREAMS_LAST_SEQ - 1]) ==
 			   raise->base &&
 		   (raise->expected == RF_EXPECT_NOTHING ||
@@ -692,9 +797,10 @@ lock_on_heap(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
 		begin_heap(&writer, rel);
 		if (state->exists && lock_newest(&writer, &state->tid))
 		{
-			HeapTuple tuple = ExecFetchSlotHeapTuple(writer.old, false, NULL);
+			HeapTuple  tuple = ExecFetchSlotHeapTuple(writer.old, false, NULL);
+			RfStreamId stream = rf_stream_of(store, id);
 
-			locked = is_row_of(tuple, RelationGetDescr(rel), id);
+			locked = is_row_of(tuple, RelationGetDescr(rel), &stream);
 			if (locked)
 				deform_state(tuple, RelationGetDescr(rel), state);
 		}
@@ -788,7 +894,7 @@ raise_version(HeapWriter *writer, RfRaise *raise, int32 by, bool *archived)
 
 	raise->base = DatumGetInt32(old->tts_values[STREAMS_LAST_SEQ - 1]);
 	if (raise->base > PG_INT32_MAX - by)
-		rf_stream_report_full(&raise->stream_id);
+		rf_stream_report_full(&raise->stream.uuid);
 	raise->head = raise->base + by;
 	fill_new_version(writer, raise);
 	*archived = !writer->new->tts_isnull[STREAMS_ARCHIVED_AT - 1];
@@ -809,14 +915,14 @@ rf_stream_raise(RfStore *store, const pg_uuid_t *id, int32 by,
 				bool *archived)
 {
 	Relation   rel = table_open(store->streams, RowExclusiveLock);
-	RfRaise	   raise = {.stream_id = *id,
+	RfRaise	   raise = {.stream = rf_stream_of(store, id),
 						.first = first,
 						.last = last,
 						.reopens = reopen};
 	HeapWriter writer;
 	bool	   raised = false;
 
-	if (!heap_suffices(rel))
+	if (!heap_suffices(store, rel))
 	{
 		table_close(rel, NoLock);
 		return raise_by_statement(store, id, by, first, last, reopen, archived);
@@ -866,8 +972,8 @@ rf_stream_lower(RfStore *store, const pg_uuid_t *id, int32 by)
 static int
 compare_candidates(const void *a, const void *b)
 {
-	return memcmp(((const RfCandidate *) a)->stream_id.data,
-				  ((const RfCandidate *) b)->stream_id.data, UUID_LEN);
+	return rf_tenancy_compare(&((const RfCandidate *) a)->stream,
+							  &((const RfCandidate *) b)->stream);
 }
 
 static void
@@ -881,7 +987,7 @@ close_by_query(RfStore *store, RfCandidate *candidates, int count)
 
 	for (int i = 0; i < count; i++)
 	{
-		ids[i] = UUIDPGetDatum(&candidates[i].stream_id);
+		ids[i] = UUIDPGetDatum(&candidates[i].stream.uuid);
 		tids[i] = PointerGetDatum(&candidates[i].tid);
 	}
 	values[0] = PointerGetDatum(rf_query_array(ids, count, UUIDOID));
@@ -890,7 +996,7 @@ close_by_query(RfStore *store, RfCandidate *candidates, int count)
 	rows = rf_query_run(rf_store_plan(store, &close_streams), values, NULL);
 	for (uint64 row = 0; row < rows; row++)
 	{
-		RfCandidate	 key = {.stream_id = *DatumGetUUIDP(rf_query_must(row, 1))};
+		RfCandidate	 key = {.stream = rf_stream_in_row(row)};
 		RfCandidate *found = bsearch(&key, candidates, count,
 									 sizeof(RfCandidate), compare_candidates);
 
@@ -938,9 +1044,7 @@ close_on_heap(HeapWriter *writer, RfCandidate *candidate)
 	TM_Result		result;
 
 	if (!fetch_version(writer, &candidate->tid) ||
-		old->tts_isnull[STREAMS_STREAM_ID - 1] ||
-		!rf_uuid_equal(DatumGetUUIDP(old->tts_values[STREAMS_STREAM_ID - 1]),
-					   &candidate->stream_id) ||
+		!is_version_of(old, &candidate->stream) ||
 		!old->tts_isnull[STREAMS_ARCHIVED_AT - 1])
 		return false;
 	fill_closed_version(writer);
@@ -962,7 +1066,7 @@ rf_stream_close(RfStore *store, RfCandidate *candidates, int count)
 	HeapWriter writer;
 
 	qsort(candidates, count, sizeof(RfCandidate), compare_candidates);
-	if (!heap_suffices(rel))
+	if (!heap_suffices(store, rel))
 		close_by_query(store, candidates, count);
 	else
 	{
@@ -1008,18 +1112,19 @@ rf_stream_report_taken(const pg_uuid_t *id, int32 number, int32 last_seq)
 static void
 report_unraised(RfStore *store, const RfRaise *raise)
 {
-	RfStreamState state;
+	const pg_uuid_t *id = &raise->stream.uuid;
+	RfStreamState	 state;
 
-	rf_stream_read_latest(store, &raise->stream_id, &state);
+	rf_stream_read_latest(rf_store_of_tenant(store, raise->stream.tenant), id,
+						  &state);
 	if (state.exists && state.last_seq > raise->base)
-		rf_stream_report_taken(&raise->stream_id, raise->base + 1,
-							   state.last_seq);
+		rf_stream_report_taken(id, raise->base + 1, state.last_seq);
 	ereport(
 		ERROR,
 		(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 		 errmsg(
 			 "stream %s was archived, reactivated or removed while events were inserted",
-			 rf_query_uuid_text(&raise->stream_id)),
+			 rf_query_uuid_text(id)),
 		 errhint("Run the transaction again.")));
 }
 
@@ -1030,7 +1135,8 @@ raise_by_query(RfStore *store, const RfRaise *raise)
 	Datum	values[7];
 	char	nulls[7] = {' ', ' ', ' ', ' ', ' ', ' ', ' '};
 
-	values[0] = UUIDPGetDatum(&raise->stream_id);
+	store = rf_store_of_tenant(store, raise->stream.tenant);
+	values[0] = UUIDPGetDatum(&raise->stream.uuid);
 	values[1] = Int32GetDatum(raise->base);
 	values[2] = Int32GetDatum(raise->head);
 	values[3] = TimestampTzGetDatum(raise->first);
@@ -1048,7 +1154,7 @@ static void
 raise_existing(RfStore *store, RfRaise *raises, int count)
 {
 	Relation   rel = table_open(store->streams, RowExclusiveLock);
-	bool	   on_heap = heap_suffices(rel);
+	bool	   on_heap = heap_suffices(store, rel);
 	HeapWriter writer;
 
 	begin_heap(&writer, rel);
@@ -1067,8 +1173,8 @@ raise_existing(RfStore *store, RfRaise *raises, int count)
 static int
 compare_raises(const void *a, const void *b)
 {
-	return memcmp(((const RfRaise *) a)->stream_id.data,
-				  ((const RfRaise *) b)->stream_id.data, UUID_LEN);
+	return rf_tenancy_compare(&((const RfRaise *) a)->stream,
+							  &((const RfRaise *) b)->stream);
 }
 
 /* Report the first new stream that is not among those the query has made. */
@@ -1080,7 +1186,7 @@ report_not_made(RfStore *store, const RfRaise *raises, int count)
 
 	for (uint64 row = 0; row < rows; row++)
 	{
-		RfRaise key = {.stream_id = *DatumGetUUIDP(rf_query_must(row, 1))};
+		RfRaise		   key = {.stream = rf_stream_in_row(row)};
 		const RfRaise *found = bsearch(&key, raises, count, sizeof(RfRaise),
 									   compare_raises);
 
@@ -1098,36 +1204,40 @@ report_not_made(RfStore *store, const RfRaise *raises, int count)
 static void
 raise_new(RfStore *store, const RfRaise *raises, int count, int nnew)
 {
-	RfScope scope;
-	Datum  *ids = palloc(sizeof(Datum) * nnew);
-	Datum  *heads = palloc(sizeof(Datum) * nnew);
-	Datum  *firsts = palloc(sizeof(Datum) * nnew);
-	Datum  *lasts = palloc(sizeof(Datum) * nnew);
-	Datum	values[4];
+	static const Oid types[] = {UUIDOID, INT4OID, TIMESTAMPTZOID,
+								TIMESTAMPTZOID, TEXTOID};
+	Datum			*columns[lengthof(types)];
+	Datum			 values[lengthof(types)] = {0};
+	char	nulls[] = {' ', ' ', ' ', ' ', store->conjoined ? ' ' : 'n'};
+	int		ncolumns = lengthof(types) - (store->conjoined ? 0 : 1);
 	int		n = 0;
+	RfScope scope;
 
+	for (int i = 0; i < lengthof(types); i++)
+		columns[i] = palloc(sizeof(Datum) * nnew);
 	for (int i = 0; i < count; i++)
 	{
 		if (raises[i].exists)
 			continue;
-		ids[n] = UUIDPGetDatum(&raises[i].stream_id);
-		heads[n] = Int32GetDatum(raises[i].head);
-		firsts[n] = TimestampTzGetDatum(raises[i].first);
-		lasts[n++] = TimestampTzGetDatum(raises[i].last);
+		columns[0][n] = UUIDPGetDatum(&raises[i].stream.uuid);
+		columns[1][n] = Int32GetDatum(raises[i].head);
+		columns[2][n] = TimestampTzGetDatum(raises[i].first);
+		columns[3][n] = TimestampTzGetDatum(raises[i].last);
+		if (store->conjoined)
+			columns[4][n] = rf_tenancy_datum(raises[i].stream.tenant);
+		n++;
 	}
-	values[0] = PointerGetDatum(rf_query_array(ids, n, UUIDOID));
-	values[1] = PointerGetDatum(rf_query_array(heads, n, INT4OID));
-	values[2] = PointerGetDatum(rf_query_array(firsts, n, TIMESTAMPTZOID));
-	values[3] = PointerGetDatum(rf_query_array(lasts, n, TIMESTAMPTZOID));
+	for (int i = 0; i < ncolumns; i++)
+		values[i] = PointerGetDatum(rf_query_array(columns[i], n, types[i]));
 	rf_query_begin(&scope, store->owner, 0);
-	if (rf_query_run(rf_store_plan(store, &create_many), values, NULL) != nnew)
+	if (rf_query_run(rf_store_plan(store, &create_many), values, nulls) != nnew)
 		report_not_made(store, raises, count);
 	rf_query_end(&scope);
 }
 
 /*
- * Raise heads from what they were when they were read; they come in ascending
- * order of id.  Fails when one of them, or what it depends on, has changed.
+ * Raise heads from what they were when they were read; they come in the order
+ * of streams.  Fails when one of them, or what it depends on, has changed.
  */
 void
 rf_stream_compare_and_raise(RfStore *store, RfRaise *raises, int count)

@@ -37,12 +37,13 @@ typedef struct RfStreamReader
 	Relation		index;
 	IndexScanDesc	scan;
 	TupleTableSlot *slot;
+	bool			conjoined;
 } RfStreamReader;
 
 /* A stream that seems to have no hot event left. */
 typedef struct RfCandidate
 {
-	pg_uuid_t		stream_id;
+	RfStreamId		stream;
 	ItemPointerData tid;	/* version of the row that was read */
 	bool			closed; /* set when it has been archived */
 } RfCandidate;
@@ -58,7 +59,7 @@ typedef enum RfExpected
 /* A head to be raised from base to head, if it still is at base. */
 typedef struct RfRaise
 {
-	pg_uuid_t		stream_id;
+	RfStreamId		stream;
 	bool			exists;
 	ItemPointerData tid; /* version of the row that was read */
 	int32			base;
@@ -69,20 +70,31 @@ typedef struct RfRaise
 	RfExpected		expected; /* fail when it was archived, or taken back */
 } RfRaise;
 
+/*
+ * Where one stream is meant, an id stands for the stream of the tenant that
+ * the store is restricted to.
+ */
+
 /* state */
-extern void rf_stream_read(RfStore *store, const pg_uuid_t *id,
-						   Snapshot snapshot, RfStreamState *state);
-extern void rf_stream_begin_read(RfStreamReader *reader, RfStore *store,
-								 Snapshot snapshot);
-extern void rf_stream_read_next(RfStreamReader *reader, const pg_uuid_t *id,
-								RfStreamState *state);
-extern void rf_stream_end_read(RfStreamReader *reader);
-extern void rf_stream_read_latest(RfStore *store, const pg_uuid_t *id,
+extern RfStreamId  rf_stream_of(const RfStore *store, const pg_uuid_t *id);
+extern RfStreamId  rf_stream_in_row(uint64 row);
+extern RfStreamId *rf_stream_of_arrays(Datum ids, Datum tenants, int *count);
+extern void		   rf_stream_make_arrays(const RfStore	  *store,
+										 const RfStreamId *streams, int count,
+										 Datum *values);
+extern void		   rf_stream_read(RfStore *store, const pg_uuid_t *id,
+								  Snapshot snapshot, RfStreamState *state);
+extern void		   rf_stream_begin_read(RfStreamReader *reader, RfStore *store,
+										Snapshot snapshot);
+extern void		   rf_stream_read_next(RfStreamReader	*reader,
+									   const RfStreamId *stream, RfStreamState *state);
+extern void		   rf_stream_end_read(RfStreamReader *reader);
+extern void		   rf_stream_read_latest(RfStore *store, const pg_uuid_t *id,
+										 RfStreamState *state);
+extern void		   rf_stream_read_active(RfStore *store, const pg_uuid_t *id,
+										 RfStreamState *state);
+extern void		   rf_stream_lock(RfStore *store, const pg_uuid_t *id,
 								  RfStreamState *state);
-extern void rf_stream_read_active(RfStore *store, const pg_uuid_t *id,
-								  RfStreamState *state);
-extern void rf_stream_lock(RfStore *store, const pg_uuid_t *id,
-						   RfStreamState *state);
 
 /* the head, raised at once */
 extern int32 rf_stream_raise(RfStore *store, const pg_uuid_t *id, int32 by,

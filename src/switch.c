@@ -64,7 +64,7 @@ set_boolean(FunctionCallInfo fcinfo, const RfStatement *statement,
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"enabled\" must not be null")));
-	write_switch(rf_store_get(tenant, RF_RIGHT_OWN), statement,
+	write_switch(rf_store_get_whole(tenant, RF_RIGHT_OWN), statement,
 				 PG_GETARG_DATUM(0),
 				 psprintf("%s %s", name, PG_GETARG_BOOL(0) ? "on" : "off"));
 	PG_RETURN_VOID();
@@ -106,7 +106,7 @@ rf_archive_redirect_enabled(PG_FUNCTION_ARGS)
 {
 	char *tenant = RF_GETARG_STRING(0);
 
-	PG_RETURN_BOOL(rf_store_get(tenant, RF_RIGHT_READ)->redirect_enabled);
+	PG_RETURN_BOOL(rf_store_get_whole(tenant, RF_RIGHT_READ)->redirect_enabled);
 }
 
 Datum
@@ -124,7 +124,7 @@ rf_archive_set_backend(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"%s\" is not a backend", backend),
 						errhint("Use \"dual_table\" or \"partitioned\".")));
-	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	store = rf_store_get_whole(tenant, RF_RIGHT_OWN);
 	rf_store_require_adopted(store);
 	rf_flip_cold_tier(store, partitioned ? RF_PARTITIONED : RF_DUAL_TABLE);
 	write_switch(rf_store_in(store->namespace_id, false), &set_backend,

@@ -202,7 +202,7 @@ note_drop(const char *tenant, const char *schema, int64 events)
 static void
 drop_tenant(const char *tenant, bool force)
 {
-	RfStore *store = rf_store_get(tenant, RF_RIGHT_OWN);
+	RfStore *store = rf_store_get_whole(tenant, RF_RIGHT_OWN);
 	Oid		 namespace_id = store->namespace_id;
 	char	*schema = pstrdup(store->schema);
 	int64	 events;
@@ -307,6 +307,7 @@ typedef struct ListCall
 {
 	Oid			   namespace_id;
 	const char	  *tenant;
+	const char	  *tenancy;
 	ReturnSetInfo *rsinfo;
 } ListCall;
 
@@ -345,7 +346,7 @@ put_tenant(const ListCall *call, Oid owner, const char *state)
 
 	values[0] = CStringGetTextDatum(call->tenant);
 	values[1] = DirectFunctionCall1(namein, CStringGetDatum(schema));
-	values[2] = CStringGetTextDatum("single");
+	values[2] = CStringGetTextDatum(call->tenancy);
 	values[3] = DirectFunctionCall1(namein,
 									CStringGetDatum(
 										GetUserNameFromId(owner, false)));
@@ -380,6 +381,47 @@ list_tenant(ListCall *call)
 		put_tenant(call, schema_owner(call->namespace_id), error->message);
 }
 
+/* From each tenant to the next one by the index: there are few, of many
+ * streams.
+ */
+#define LIST_TENANTS                                                 \
+	"WITH RECURSIVE t AS ("                                          \
+	"(SELECT tenant_id FROM %s ORDER BY tenant_id LIMIT 1)"          \
+	" UNION ALL SELECT (SELECT s.tenant_id FROM %s AS s"             \
+	" WHERE s.tenant_id > t.tenant_id ORDER BY s.tenant_id LIMIT 1)" \
+	" FROM t WHERE t.tenant_id IS NOT NULL)"                         \
+	" SELECT tenant_id FROM t WHERE tenant_id IS NOT NULL ORDER BY 1"
+
+/*
+ * The tenants that have streams in a conjoined default store, as far as the
+ * caller may read those: by the query of his own that row security holds for.
+ */
+static void
+list_conjoined(ListCall *call)
+{
+	RfStore	   *store = rf_store_in(rf_store_extension_schema(), true);
+	const char *streams;
+	RfScope		scope;
+	uint64		rows;
+
+	if (store == NULL || !store->conjoined ||
+		pg_class_aclcheck(store->streams, GetUserId(), ACL_SELECT) !=
+			ACLCHECK_OK)
+		return;
+	streams = rf_store_relation_name(store->streams);
+	call->namespace_id = store->namespace_id;
+	call->tenancy = "conjoined";
+	rf_query_begin(&scope, InvalidOid, 0);
+	rows = rf_query_once(rf_query_format(LIST_TENANTS, streams, streams), 0,
+						 NULL, NULL, NULL);
+	for (uint64 row = 0; row < rows; row++)
+	{
+		call->tenant = TextDatumGetCString(rf_query_must(row, 1));
+		put_tenant(call, store->owner, "complete");
+	}
+	rf_query_end(&scope);
+}
+
 /*
  * SQL interface
  */
@@ -397,7 +439,7 @@ get_tenant(FunctionCallInfo fcinfo)
 	if (tenant == NULL)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"tenant\" must not be null")));
-	rf_install_check_tenant(tenant);
+	rf_store_check_tenant(tenant);
 	return tenant;
 }
 
@@ -431,7 +473,8 @@ rf_drop_tenant(PG_FUNCTION_ARGS)
 Datum
 rf_tenants(PG_FUNCTION_ARGS)
 {
-	ListCall  call = {.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo};
+	ListCall  call = {.tenancy = "single",
+					  .rsinfo = (ReturnSetInfo *) fcinfo->resultinfo};
 	List	 *schemas = rf_store_schemas();
 	ListCell *cell;
 
@@ -445,6 +488,7 @@ rf_tenants(PG_FUNCTION_ARGS)
 		if (call.tenant != NULL)
 			list_tenant(&call);
 	}
+	list_conjoined(&call);
 	return (Datum) 0;
 }
 
@@ -459,7 +503,7 @@ rf_set_owner(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("\"role\" must not be null")));
-	store = rf_store_get(tenant, RF_RIGHT_OWN);
+	store = rf_store_get_whole(tenant, RF_RIGHT_OWN);
 	set_owner(store, get_role_oid(NameStr(*PG_GETARG_NAME(0)), false));
 	PG_RETURN_VOID();
 }

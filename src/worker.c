@@ -97,9 +97,10 @@ typedef struct MoveLoop
 	MemoryContext  context; /* lives as long as the loop */
 	MemoryContext  step;	/* emptied after each step */
 	Oid			   namespace_id;
-	RfStore		  *store;	/* of this transaction */
-	RfMoveSpec	   spec;	/* of this step */
-	bool		   commits; /* are we the owner of the transaction? */
+	uint32		   tenant_number; /* to whom it is restricted; 0: to nobody */
+	RfStore		  *store;		  /* of this transaction */
+	RfMoveSpec	   spec;		  /* of this step */
+	bool		   commits;		  /* are we the owner of the transaction? */
 	RfLoopControl  control;
 	TimestampTz	   started_at;
 	TimestampTz	   reported_at;
@@ -219,11 +220,18 @@ end_step(MoveLoop *loop)
 }
 
 static void
+find_loop_store(MoveLoop *loop)
+{
+	loop->store = rf_store_of_tenant(rf_store_in(loop->namespace_id, false),
+									 loop->tenant_number);
+}
+
+static void
 work_on_store(Step *step)
 {
 	MoveLoop *loop = step->loop;
 
-	loop->store = rf_store_in(loop->namespace_id, false);
+	find_loop_store(loop);
 	step->work(loop, step->arg);
 }
 
@@ -871,10 +879,10 @@ flip_leaf(MoveLoop *loop, const RfPartition *source)
 /* Streams that flips have emptied, by pages. */
 typedef struct PageCall
 {
-	DateADT	  until;
-	pg_uuid_t from;
-	pg_uuid_t next;
-	int		  count;
+	DateADT	   until;
+	RfStreamId from;
+	RfStreamId next;
+	int		   count;
 } PageCall;
 
 static void
@@ -886,17 +894,14 @@ find_flipped(MoveLoop *loop, void *arg)
 static void
 close_page(MoveLoop *loop, void *arg)
 {
-	PageCall *call = arg;
-	Datum	 *ids;
+	PageCall   *call = arg;
+	RfStreamId *ids = rf_plan_emptied(loop->store, &loop->spec, call->until,
+									  &call->from, &call->count);
 
-	deconstruct_array(rf_plan_emptied(loop->store, &loop->spec, call->until,
-									  &call->from),
-					  UUIDOID, UUID_LEN, false, TYPALIGN_CHAR, &ids, NULL,
-					  &call->count);
 	if (call->count == 0)
 		return;
 	rf_move_close(loop->store, ids, call->count, loop->streams);
-	call->next = *DatumGetUUIDP(ids[call->count - 1]);
+	call->next = ids[call->count - 1];
 }
 
 static void
@@ -936,15 +941,16 @@ close_flipped(MoveLoop *loop)
 
 typedef struct CloseCall
 {
-	Datum *ids;
-	int	   count;
+	RfStreamId *ids;
+	int			count;
 } CloseCall;
 
-static Datum *
+static RfStreamId *
 list_undecided(MoveLoop *loop, int *count)
 {
-	HTAB  *known = loop->streams->known;
-	Datum *ids = palloc(sizeof(Datum) * Max(hash_get_num_entries(known), 1));
+	HTAB		   *known = loop->streams->known;
+	RfStreamId	   *ids = palloc(sizeof(RfStreamId) *
+								 Max(hash_get_num_entries(known), 1));
 	HASH_SEQ_STATUS status;
 	RfMoveStream   *stream;
 
@@ -953,7 +959,7 @@ list_undecided(MoveLoop *loop, int *count)
 	while ((stream = hash_seq_search(&status)) != NULL)
 	{
 		if (stream->undecided)
-			ids[(*count)++] = UUIDPGetDatum(&stream->stream_id);
+			ids[(*count)++] = stream->stream;
 	}
 	return ids;
 }
@@ -970,8 +976,8 @@ close_streams(MoveLoop *loop, void *arg)
 static bool
 close_pass(MoveLoop *loop)
 {
-	int	   count;
-	Datum *ids = list_undecided(loop, &count);
+	int			count;
+	RfStreamId *ids = list_undecided(loop, &count);
 
 	for (int done = 0; done < count; done += CLOSE_BATCH)
 	{
@@ -991,8 +997,7 @@ note_left_open(MoveLoop *loop, void *arg)
 {
 	CloseCall *call = arg;
 
-	rf_move_leave_open(loop->store,
-					   rf_query_array(call->ids, call->count, UUIDOID));
+	rf_move_leave_open(loop->store, call->ids, call->count);
 }
 
 /* What others hold all the time is left to the next move. */
@@ -1029,13 +1034,11 @@ close_rest(MoveLoop *loop)
 static void
 take_up_left_open(MoveLoop *loop)
 {
-	Datum *ids;
-	int	   count;
+	int			count;
+	RfStreamId *ids = rf_plan_left_open(loop->store, &count);
 
-	deconstruct_array(rf_plan_left_open(loop->store), UUIDOID, UUID_LEN, false,
-					  TYPALIGN_CHAR, &ids, NULL, &count);
 	for (int i = 0; i < count; i++)
-		rf_move_stream(loop->streams, DatumGetUUIDP(ids[i]))->undecided = true;
+		rf_move_stream(loop->streams, &ids[i])->undecided = true;
 }
 
 /* Whose checkpoint it was, where there was more to move. */
@@ -1077,7 +1080,8 @@ run_loop(MoveLoop *loop)
 		if (!flip_leaf(loop, lfirst(cell)))
 			move_leaf(loop, lfirst(cell));
 	}
-	if (!loop->spec.has_stream && !loop->spec.only_archived)
+	if (!loop->spec.has_stream && !loop->spec.only_archived &&
+		loop->tenant_number == 0)
 		close_flipped(loop);
 	close_rest(loop);
 	if (!is_over(loop))
@@ -1087,13 +1091,15 @@ run_loop(MoveLoop *loop)
 }
 
 static void
-init_loop(MoveLoop *loop, const RfMoveSpec *spec, Oid namespace_id)
+init_loop(MoveLoop *loop, const RfMoveSpec *spec, Oid namespace_id,
+		  uint32 tenant_number)
 {
 	memset(loop, 0, sizeof(*loop));
 	loop->context = CurrentMemoryContext;
 	loop->step = AllocSetContextCreate(loop->context, "Rillflow step",
 									   ALLOCSET_DEFAULT_SIZES);
 	loop->namespace_id = namespace_id;
+	loop->tenant_number = tenant_number;
 	loop->spec = *spec;
 	loop->commits = loop->makes_months = spec->commits;
 	loop->control.deadline = DT_NOEND;
@@ -1104,7 +1110,7 @@ init_loop(MoveLoop *loop, const RfMoveSpec *spec, Oid namespace_id)
  * was moved.  To be called in a connection that commits, with no snapshot.
  */
 bool
-rf_worker_move(Oid namespace_id, const RfMoveSpec *spec,
+rf_worker_move(const RfStore *store, const RfMoveSpec *spec,
 			   const RfLoopControl *control, RfProgress *progress)
 {
 	MemoryContext old = CurrentMemoryContext;
@@ -1116,7 +1122,7 @@ rf_worker_move(Oid namespace_id, const RfMoveSpec *spec,
 	Assert(spec->commits);
 	PreventCommandIfReadOnly("a run of a policy");
 	MemoryContextSwitchTo(context);
-	init_loop(&loop, spec, namespace_id);
+	init_loop(&loop, spec, store->namespace_id, store->tenant_number);
 	loop.control = *control;
 	complete = run_loop(&loop);
 	*progress = loop.progress;
@@ -1155,6 +1161,15 @@ read_spec(FunctionCallInfo fcinfo, RfMoveSpec *spec)
 	spec->ignore_consumers = !PG_ARGISNULL(5) && PG_GETARG_BOOL(5);
 }
 
+/* A loop for what a tenant argument names, which the caller has a right to. */
+static void
+init_loop_for(MoveLoop *loop, const RfMoveSpec *spec, const char *tenant)
+{
+	RfStore *store = rf_store_get(tenant, RF_RIGHT_ARCHIVE);
+
+	init_loop(loop, spec, store->namespace_id, store->tenant_number);
+}
+
 Datum
 rf_archive_move(PG_FUNCTION_ARGS)
 {
@@ -1173,11 +1188,10 @@ rf_archive_move(PG_FUNCTION_ARGS)
 	read_spec(fcinfo, &spec);
 	if (!dry_run)
 		PreventCommandIfReadOnly("rf_archive_move()");
-	init_loop(&loop, &spec,
-			  rf_store_get(tenant, RF_RIGHT_ARCHIVE)->namespace_id);
+	init_loop_for(&loop, &spec, tenant);
 	if (dry_run)
 	{
-		loop.store = rf_store_in(loop.namespace_id, false);
+		find_loop_store(&loop);
 		rf_consumer_limit(loop.store, spec.ignore_consumers, &spec.limit);
 		rf_plan_count(loop.store, &spec, &events, &touched, &batches, &months);
 		(void) rf_plan_report_held_back(loop.store, &spec);
@@ -1240,7 +1254,7 @@ run_store(MoveLoop *loop)
 {
 	(void) run_loop(loop);
 	if (loop->failure != NULL)
-		rf_store_warn(loop->namespace_id, loop->failure);
+		(void) rf_store_warn(loop->namespace_id, loop->failure);
 	ereport(NOTICE,
 			(errmsg("schema \"%s\": " INT64_FORMAT
 					" events moved, " INT64_FORMAT
@@ -1272,13 +1286,16 @@ run_one_of_all(Oid namespace_id, const RfMoveSpec *spec, TimestampTz deadline,
 	bool		  denied = false;
 
 	MemoryContextSwitchTo(context);
-	init_loop(&loop, spec, namespace_id);
+	init_loop(&loop, spec, namespace_id, 0);
 	loop.control.deadline = deadline;
 	loop.catches = true;
 	if (do_step(&loop, require_right, &denied) && !denied)
 		run_store(&loop);
-	else if (!denied)
-		rf_store_warn(namespace_id, loop.failure);
+	else if (!denied && !rf_store_warn(namespace_id, loop.failure))
+	{
+		denied = true;
+		loop.failure = NULL; /* another's store */
+	}
 	tally->stores += denied ? 0 : 1;
 	tally->denied += denied ? 1 : 0;
 	tally->failed += loop.failure == NULL ? 0 : 1;
@@ -1337,8 +1354,7 @@ rf_archive_run(PG_FUNCTION_ARGS)
 		run_all(&spec, deadline);
 	else
 	{
-		init_loop(&loop, &spec,
-				  rf_store_get(tenant, RF_RIGHT_ARCHIVE)->namespace_id);
+		init_loop_for(&loop, &spec, tenant);
 		loop.control.deadline = deadline;
 		run_store(&loop);
 	}
@@ -1387,8 +1403,8 @@ rf_test_worker_move(PG_FUNCTION_ARGS)
 					 PG_ARGISNULL(2) ? NULL : PG_GETARG_INTERVAL_P(2));
 	throttle.patience = PG_GETARG_INT32(5);
 	rf_query_connect_nonatomic();
-	complete = rf_worker_move(rf_store_get(NULL, RF_RIGHT_OWN)->namespace_id,
-							  &spec, &control, &progress);
+	complete = rf_worker_move(rf_store_get(NULL, RF_RIGHT_OWN), &spec, &control,
+							  &progress);
 	rf_query_disconnect();
 	ereport(NOTICE,
 			(errmsg_internal("%s: expected=" INT64_FORMAT

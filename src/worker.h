@@ -35,7 +35,7 @@ typedef struct RfLoopControl
 	void *arg;
 } RfLoopControl;
 
-extern bool rf_worker_move(Oid namespace_id, const RfMoveSpec *spec,
+extern bool rf_worker_move(const RfStore *store, const RfMoveSpec *spec,
 						   const RfLoopControl *control, RfProgress *progress);
 
 #endif /* RF_WORKER_H */
