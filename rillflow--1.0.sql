@@ -141,6 +141,33 @@ COMMENT ON FUNCTION rf_set_owner (name, text) IS
 
 REVOKE EXECUTE ON FUNCTION rf_set_owner (name, text) FROM PUBLIC;
 
+-- row_security
+
+CREATE FUNCTION rf_enable_rls (
+	tenant_setting text DEFAULT 'rillflow.tenant',
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_enable_rls';
+
+COMMENT ON FUNCTION rf_enable_rls (text, text) IS
+	'show each session the rows of the tenant that a setting names';
+
+REVOKE EXECUTE ON FUNCTION rf_enable_rls (text, text) FROM PUBLIC;
+
+CREATE FUNCTION rf_disable_rls (
+	tenant text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_disable_rls';
+
+COMMENT ON FUNCTION rf_disable_rls (text) IS
+	'take the policies of rf_enable_rls() back';
+
+REVOKE EXECUTE ON FUNCTION rf_disable_rls (text) FROM PUBLIC;
+
 -- triggers
 
 CREATE FUNCTION rf_events_open ()
@@ -483,6 +510,30 @@ AS 'MODULE_PATHNAME', 'rf_partitions';
 
 COMMENT ON FUNCTION rf_partitions (text) IS
 	'the leaves of a store, a row each';
+
+-- metrics
+
+CREATE FUNCTION rf_metrics (
+	tenant text DEFAULT '*')
+RETURNS TABLE (name text, type text, help text, labels jsonb,
+	value double precision)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_metrics';
+
+COMMENT ON FUNCTION rf_metrics (text) IS
+	'metrics of stores, a row for each sample';
+
+CREATE FUNCTION rf_metrics_text (
+	tenant text DEFAULT '*')
+RETURNS text
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_metrics_text';
+
+COMMENT ON FUNCTION rf_metrics_text (text) IS
+	'metrics of stores, in the text format of Prometheus';
 
 -- switch
 

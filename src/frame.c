@@ -333,7 +333,7 @@ require_tenant(RfFrame *frame, RfHead *head)
 
 	if (tenant == 0 || bms_is_member(tenant, frame->tenants))
 		return;
-	rf_store_require_tenant(store_of(frame, head), RF_RIGHT_APPEND);
+	rf_store_require_tenant(store_of(frame, head));
 	old = MemoryContextSwitchTo(frame->context);
 	frame->tenants = bms_add_member(frame->tenants, tenant);
 	MemoryContextSwitchTo(old);
@@ -500,6 +500,7 @@ rf_frame_advance(RfFrame *frame, RfHead *head, TimestampTz created_at,
 	if (landing == RF_REDIRECTED)
 	{
 		raise->expected = RF_EXPECT_ARCHIVED;
+		frame->redirected++;
 		return;
 	}
 	remember_run(frame, head);

@@ -51,6 +51,7 @@
 #include "lock.h"
 #include "partition.h"
 #include "query.h"
+#include "row_security.h"
 #include "store.h"
 #include "tenancy.h"
 
@@ -701,6 +702,7 @@ build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
 	if (OidIsValid(default_leaf))
 		entry.events = take_waiting_rows(default_leaf, qualified, month, next);
 	rf_partition_guard(qualified);
+	rf_row_security_pass_on(parent, qualified);
 	rf_query_ddl(
 		"ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%L) TO (%L)",
 		rf_store_relation_name(parent), qualified, from, to);

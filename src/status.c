@@ -216,7 +216,8 @@ rf_archive_status(PG_FUNCTION_ARGS)
 	char *tenant = RF_GETARG_STRING(0);
 
 	InitMaterializedSRF(fcinfo, 0);
-	rf_store_each(tenant, RF_RIGHT_READ, true, put_status, fcinfo->resultinfo);
+	rf_store_each(tenant, RF_RIGHT_STATUS, true, put_status,
+				  fcinfo->resultinfo);
 	return (Datum) 0;
 }
 
@@ -225,7 +226,7 @@ rf_partitions(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	char		  *tenant = RF_GETARG_STRING(0);
-	RfStore		  *store = rf_store_get_whole(tenant, RF_RIGHT_READ);
+	RfStore		  *store = rf_store_get_whole(tenant, RF_RIGHT_STATUS);
 
 	InitMaterializedSRF(fcinfo, 0);
 	put_partitions(store, RF_HOT, store->events_hot, rsinfo);

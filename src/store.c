@@ -56,6 +56,7 @@
 #include "query.h"
 #include "store.h"
 #include "tenancy.h"
+#include "wall.h"
 
 /* columns of rf_stores */
 #define STORES_SCHEMA 1
@@ -144,9 +145,9 @@ store_uses(const RfStore *store, Oid relid)
 		   relid == store->events_cold || relid == store->events_archive ||
 		   relid == store->events_all || relid == store->streams ||
 		   relid == store->config || relid == store->keys ||
-		   relid == store->log || relid == store->consumers ||
-		   relid == store->policies || relid == store->runs ||
-		   relid == store->holds;
+		   relid == store->log || relid == store->totals ||
+		   relid == store->consumers || relid == store->policies ||
+		   relid == store->runs || relid == store->holds;
 }
 
 static void
@@ -584,6 +585,7 @@ find_tables(RfStore *store)
 	store->config = get_relname_relid("rf_archive_config", nsp);
 	store->keys = get_relname_relid("rf_event_keys", nsp);
 	store->log = get_relname_relid("rf_archive_log", nsp);
+	store->totals = get_relname_relid("rf_archive_totals", nsp);
 	store->consumers = get_relname_relid("rf_consumers", nsp);
 	store->policies = get_relname_relid("rf_archive_policies", nsp);
 	store->runs = get_relname_relid("rf_archive_runs", nsp);
@@ -599,9 +601,10 @@ has_all_tables(const RfStore *store)
 		   OidIsValid(store->events_archive) && OidIsValid(store->events_all) &&
 		   OidIsValid(store->streams) && OidIsValid(store->streams_pkey) &&
 		   OidIsValid(store->config) && OidIsValid(store->keys) &&
-		   OidIsValid(store->log) && OidIsValid(store->consumers) &&
-		   OidIsValid(store->policies) && OidIsValid(store->runs) &&
-		   OidIsValid(store->holds) && OidIsValid(store->sequence);
+		   OidIsValid(store->log) && OidIsValid(store->totals) &&
+		   OidIsValid(store->consumers) && OidIsValid(store->policies) &&
+		   OidIsValid(store->runs) && OidIsValid(store->holds) &&
+		   OidIsValid(store->sequence);
 }
 
 static void
@@ -916,6 +919,25 @@ rf_store_require_name(const char *name)
  * Rights
  */
 
+/* Who may read the registry is told what there is, and others are not. */
+static bool
+may_read_registry(void)
+{
+	(void) rf_store_extension_schema();
+	return pg_class_aclcheck(registry, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
+}
+
+/* The one error for a tenant that is another's, and for one that is not there.
+ */
+void
+rf_store_refuse_tenant(const char *tenant)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for tenant \"%s\"", tenant),
+			 errhint("rf_tenants() has those that you have a right to.")));
+}
+
 static void
 no_store(const char *tenant)
 {
@@ -926,6 +948,8 @@ no_store(const char *tenant)
 						get_namespace_name(rf_store_extension_schema())),
 				 errhint(
 					 "Create it, or take it up again, with rf_install().")));
+	if (!may_read_registry())
+		rf_store_refuse_tenant(tenant);
 	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 					errmsg("tenant \"%s\" does not exist", tenant)));
 }
@@ -963,6 +987,7 @@ check_right(const RfStore *store, RfRight right, Oid *relid)
 												   ACLMASK_ANY);
 			break;
 		case RF_RIGHT_READ:
+		case RF_RIGHT_STATUS:
 			*relid = store->events_all;
 			result = pg_class_aclcheck(*relid, user, ACL_SELECT);
 			break;
@@ -974,6 +999,10 @@ check_right(const RfStore *store, RfRight right, Oid *relid)
 			*relid = store->consumers;
 			result = pg_class_aclcheck(*relid, user, ACL_INSERT | ACL_UPDATE);
 			break;
+		case RF_RIGHT_MONITOR:
+			*relid = store->totals;
+			result = pg_class_aclcheck(*relid, user, ACL_SELECT);
+			break;
 		case RF_RIGHT_OWN:
 			if (!rf_compat_owns_relation(*relid, user))
 				result = ACLCHECK_NOT_OWNER;
@@ -982,16 +1011,58 @@ check_right(const RfStore *store, RfRight right, Oid *relid)
 	return result;
 }
 
+/*
+ * What is done and told as the owner of the store goes past row security; so
+ * whom it applies to has to be allowed the rows of the tenant, or all of them.
+ * Rows that are inserted and read as the caller are looked at once more.
+ */
+static bool
+allows_rows(const RfStore *store, RfRight right)
+{
+	const char *tenant = store->tenant_number == 0 ? NULL : store->tenant;
+
+	switch (right)
+	{
+		case RF_RIGHT_APPEND:
+			return tenant == NULL ||
+				   rf_wall_allows(store->events, CMD_INSERT, tenant, true);
+		case RF_RIGHT_READ:
+		case RF_RIGHT_CONSUME:
+			return tenant == NULL ||
+				   rf_wall_allows(store->events, CMD_SELECT, tenant, true);
+		case RF_RIGHT_STATUS:
+			return rf_wall_allows(store->events, CMD_SELECT, tenant, false);
+		case RF_RIGHT_ARCHIVE:
+			return rf_wall_allows(store->streams, CMD_UPDATE, tenant, false);
+		case RF_RIGHT_MONITOR: /* sums of the store, and names of tenants */
+		case RF_RIGHT_OWN:
+			break;
+	}
+	return true;
+}
+
+/* The tenant is what the caller has named; NULL: nothing. */
 static void
-require_right(const RfStore *store, RfRight right)
+require_right(const RfStore *store, RfRight right, const char *tenant)
 {
 	Oid		  relid;
 	AclResult result = check_right(store, right, &relid);
 
+	if (result != ACLCHECK_OK && tenant != NULL && !may_read_registry())
+		rf_store_refuse_tenant(tenant);
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result,
 					   relid == store->events_all ? OBJECT_VIEW : OBJECT_TABLE,
 					   get_rel_name(relid));
+	if (allows_rows(store, right))
+		return;
+	if (tenant != NULL)
+		rf_store_refuse_tenant(tenant);
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for the store in schema \"%s\"",
+					store->schema),
+			 errdetail("Row security does not let you have all of its rows.")));
 }
 
 /* The schema that a tenant's store is registered for; NULL when there is none.
@@ -1062,7 +1133,8 @@ rf_store_list_all(void)
 	{
 		Registered *row = lfirst(cell);
 
-		if (!OidIsValid(get_namespace_oid(row->schema, true)))
+		if (!OidIsValid(get_namespace_oid(row->schema, true)) &&
+			may_read_registry())
 			ereport(
 				WARNING,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -1102,12 +1174,18 @@ refuse_restriction(const char *tenant)
 		 errhint("Leave \"tenant\" out.")));
 }
 
-/* Where a registered store is, which may be broken. */
+/*
+ * Where a registered store is, which may be broken.  That it is there is told
+ * to those only who may use its schema.
+ */
 static Oid
-schema_of(const Registered *row)
+schema_of(const Registered *row, const char *tenant)
 {
 	Oid nsp = get_namespace_oid(row->schema, true);
 
+	if (tenant != NULL && !may_read_registry() &&
+		(!OidIsValid(nsp) || !rf_compat_may_use_schema(nsp, GetUserId())))
+		rf_store_refuse_tenant(tenant);
 	if (!OidIsValid(nsp))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -1136,11 +1214,12 @@ rf_store_schema_for(const char *tenant)
 {
 	Registered *row = find_registered(tenant);
 
-	if (row == NULL && tenant != NULL && has_conjoined_default())
+	if (row == NULL && tenant != NULL && has_conjoined_default() &&
+		may_read_registry())
 		refuse_restriction(tenant);
 	if (row == NULL)
 		no_store(tenant);
-	return schema_of(row);
+	return schema_of(row, tenant);
 }
 
 /* Has the role the right to the store that is in a schema? */
@@ -1150,7 +1229,8 @@ rf_store_allows(Oid namespace_id, RfRight right)
 	RfStore *store = rf_store_in(namespace_id, false);
 	Oid		 relid;
 
-	return check_right(store, right, &relid) == ACLCHECK_OK;
+	return check_right(store, right, &relid) == ACLCHECK_OK &&
+		   allows_rows(store, right);
 }
 
 /*
@@ -1176,19 +1256,25 @@ work_on_store(void *arg)
 		call->work(rf_store_in(call->namespace_id, false), call->arg);
 }
 
-/* A store failed, and others are to go on: tell which, and why. */
-void
+/*
+ * A store failed, and others are to go on: tell which, and why.  False: it is
+ * not for the caller to know.
+ */
+bool
 rf_store_warn(Oid namespace_id, const ErrorData *error)
 {
 	char *schema = get_namespace_name(namespace_id);
 
+	if (schema == NULL || !rf_compat_may_use_schema(namespace_id, GetUserId()))
+		return false;
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("the store in schema \"%s\" failed: %s",
-					schema == NULL ? "?" : schema, error->message),
+			 errmsg("the store in schema \"%s\" failed: %s", schema,
+					error->message),
 			 error->detail == NULL ? 0 :
 									 errdetail_internal("%s", error->detail),
 			 error->hint == NULL ? 0 : errhint("%s", error->hint)));
+	return true;
 }
 
 /*
@@ -1234,13 +1320,45 @@ work_on_all(RfRight right, bool looks, RfStoreWork work, void *arg)
 		CHECK_FOR_INTERRUPTS();
 		if (!(looks ? rf_query_look : rf_query_attempt)(work_on_store, &call,
 														RF_ANY_ERROR, &error))
-			rf_store_warn(call.namespace_id, error);
+			call.denied = !rf_store_warn(call.namespace_id, error);
 		denied += call.denied ? 1 : 0;
 		MemoryContextReset(context);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	rf_store_warn_denied(denied);
+}
+
+/*
+ * Look at each store, in order of the schemas, for who reports on all of them
+ * again and again.  The result is how many could be looked at, *left_out how
+ * many could not: for lack of rights, since they are broken, half restored or
+ * gone.  Those are counted, and nothing is said of them.
+ */
+int
+rf_store_survey(RfRight right, RfStoreWork work, void *arg, int *left_out)
+{
+	List	 *rows = registered_stores();
+	int		  seen = 0;
+	ListCell *cell;
+
+	*left_out = 0;
+	foreach(cell, rows)
+	{
+		Registered *row = lfirst(cell);
+		StoreCall	call = {.right = right, .work = work, .arg = arg};
+		ErrorData  *error;
+
+		CHECK_FOR_INTERRUPTS();
+		call.namespace_id = get_namespace_oid(row->schema, true);
+		if (OidIsValid(call.namespace_id) &&
+			rf_query_look(work_on_store, &call, RF_ANY_ERROR, &error) &&
+			!call.denied)
+			seen++;
+		else
+			(*left_out)++;
+	}
+	return seen;
 }
 
 /*
@@ -1314,13 +1432,9 @@ rf_store_again(const RfStore *store)
 							  store->tenant_number);
 }
 
-/*
- * Refuse what must not be done, or told, of a tenant of a conjoined store.  To
- * be asked once per statement and tenant, before a row of the tenant's streams
- * is read.  Rights to the tables have been asked for.
- */
-void
-rf_store_require_tenant(RfStore *store, RfRight right)
+/* A tenant that has a store of its own is none of the conjoined one. */
+static void
+require_no_other_store(RfStore *store)
 {
 	Registered *row;
 
@@ -1334,6 +1448,24 @@ rf_store_require_tenant(RfStore *store, RfRight right)
 				 errdetail("It is in schema \"%s\".", row->schema),
 				 errhint("Insert its events there.")));
 	store->verified = true;
+}
+
+/*
+ * Refuse raw rows of a tenant that the caller's policies forbid, as the server
+ * does; but before anything is told of the tenant's streams.  To be asked once
+ * per statement and tenant.
+ */
+void
+rf_store_require_tenant(RfStore *store)
+{
+	if (!allows_rows(store, RF_RIGHT_APPEND))
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg(
+				 "new row violates row-level security policy for table \"%s\"",
+				 get_rel_name(store->events))));
+	require_no_other_store(store);
 }
 
 /* A tenant of the default store that the cache knows; NULL: it does not. */
@@ -1387,7 +1519,7 @@ find_store(const char *tenant)
 		return store;
 	row = find_registered(tenant);
 	if (row != NULL)
-		return rf_store_in(schema_of(row), false);
+		return rf_store_in(schema_of(row, tenant), false);
 	if (!has_conjoined_default())
 		no_store(tenant);
 	rf_store_check_tenant(tenant);
@@ -1396,11 +1528,11 @@ find_store(const char *tenant)
 }
 
 static RfStore *
-allow(RfStore *store, RfRight right)
+allow(RfStore *store, RfRight right, const char *tenant)
 {
-	require_right(store, right);
+	require_right(store, right, tenant);
 	if (store->tenant_number != 0)
-		rf_store_require_tenant(store, right);
+		require_no_other_store(store);
 	return store;
 }
 
@@ -1422,25 +1554,25 @@ rf_store_get(const char *tenant, RfRight right)
 					   store->schema),
 			 errhint(
 				 "Name one of them with tenant => '...'; where all stores can be asked for, '*' takes all tenants.")));
-	return allow(store, right);
+	return allow(store, right, tenant);
 }
 
 /* The same, of what concerns a store as a whole. */
 RfStore *
 rf_store_get_whole(const char *tenant, RfRight right)
 {
-	RfStore *store = find_store(tenant);
+	RfStore *store = allow(find_store(tenant), right, tenant);
 
 	if (store->tenant_number != 0)
 		refuse_restriction(tenant);
-	return allow(store, right);
+	return store;
 }
 
 /* The same, of what may concern a tenant, or a store as a whole. */
 RfStore *
 rf_store_get_any(const char *tenant, RfRight right)
 {
-	return allow(find_store(tenant), right);
+	return allow(find_store(tenant), right, tenant);
 }
 
 /* The store whose events a trigger was fired for. */

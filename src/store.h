@@ -49,6 +49,7 @@ typedef struct RfStore
 	Oid config;
 	Oid keys;
 	Oid log;
+	Oid totals;
 	Oid consumers;
 	Oid policies;
 	Oid runs;
@@ -132,8 +133,10 @@ typedef enum RfRight
 {
 	RF_RIGHT_APPEND,  /* INSERT on events, or on a column of it */
 	RF_RIGHT_READ,	  /* SELECT on events_all */
+	RF_RIGHT_STATUS,  /* the same, and to see all rows */
 	RF_RIGHT_ARCHIVE, /* UPDATE on rf_streams */
 	RF_RIGHT_CONSUME, /* INSERT or UPDATE on rf_consumers */
+	RF_RIGHT_MONITOR, /* SELECT on rf_archive_totals */
 	RF_RIGHT_OWN	  /* ownership of events */
 } RfRight;
 
@@ -145,7 +148,8 @@ extern RfStore *rf_store_get_whole(const char *tenant, RfRight right);
 extern RfStore *rf_store_get_any(const char *tenant, RfRight right);
 extern RfStore *rf_store_again(const RfStore *store);
 extern RfStore *rf_store_of_tenant(RfStore *store, uint32 number);
-extern void		rf_store_require_tenant(RfStore *store, RfRight right);
+extern void		rf_store_require_tenant(RfStore *store);
+extern void		rf_store_refuse_tenant(const char *tenant);
 extern RfStore *rf_store_in(Oid namespace_id, bool missing_ok);
 extern RfStore *rf_store_of_events(Relation events);
 extern Oid		rf_store_extension_schema(void);
@@ -164,7 +168,9 @@ typedef void (*RfStoreWork)(RfStore *store, void *arg);
 extern bool rf_store_is_all(const char *tenant);
 extern void rf_store_each(const char *tenant, RfRight right, bool looks,
 						  RfStoreWork work, void *arg);
-extern void rf_store_warn(Oid namespace_id, const ErrorData *error);
+extern int	rf_store_survey(RfRight right, RfStoreWork work, void *arg,
+							int *left_out);
+extern bool rf_store_warn(Oid namespace_id, const ErrorData *error);
 extern void rf_store_warn_denied(int count);
 
 extern void rf_store_require_name(const char *name);

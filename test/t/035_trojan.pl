@@ -120,6 +120,34 @@ for my $owner ('mallory', 'victim', 'postgres')
 }
 is(ask('SELECT count(*) FROM shop.events'), '0', 'all were moved');
 
+# A superuser does everything else that there is. The trojans are on holds now, too.
+ask(<<'SQL', 'mallory');
+CREATE TRIGGER now BEFORE INSERT OR UPDATE OR DELETE ON shop.rf_holds FOR EACH ROW EXECUTE FUNCTION shop.trojan();
+CREATE INDEX ON shop.rf_holds (shop.indexed(reason));
+CREATE TRIGGER now BEFORE INSERT OR UPDATE ON shop.rf_archive_config FOR EACH ROW EXECUTE FUNCTION shop.trojan();
+TRUNCATE shop.attempts;
+SQL
+my $called = 0;
+for my $call ("rf_flip_partition('2024-01-01', 'hot', 'shop')", "rf_archive_set_backend('partitioned', 'shop')", "rf_archive_set_backend('dual_table', 'shop')",
+	"rf_flip_partition('2024-01-01', 'cold', 'shop')", "rf_create_partition('cold', '2024-02-01', tenant => 'shop')", "rf_drain_default('shop')",
+	"rf_hold(md5('1')::uuid, 'r', 'shop')", "rf_release(md5('1')::uuid, 'r', 'shop')", "rf_archive_set_redirect(false, 'shop')",
+	"rf_archive_status('shop')", "rf_partitions('shop')", "rf_archive_plan('infinity', tenant => 'shop')", "rf_archive_candidates('infinity', tenant => 'shop')",
+	"rf_policy_due('2030-01-01 00:00+00', 'shop')", "rf_worker_list()", "rf_tenants()", "rf_consumer_advance('c', 1, 'shop')", "rf_consumer_remove('c', 'shop')",
+	"rf_prune_keys('infinity', 'shop')", "rf_prune_log('2000-01-01 00:00+00', 'shop')", "rf_install('shop')", "rf_upgrade_store('shop')",
+	"rf_enable_rls(tenant => 'shop')", "rf_disable_rls('shop')", "rf_policy_set('of root', '1 year', tenant => 'shop')", "rf_policy_pause('of root', 'shop')",
+	"rf_policy_remove('of root', 'shop')", "rf_read_all(include_archived => true, tenant => 'shop')")
+{
+	my ($status, undef, $error) = $node->psql('postgres', "SELECT count(*) FROM $call");
+	$called++ if $status == 0 || $error =~ /is not permitted to log in/;
+	is(state(), $before, "superuser: $call: the events are what they were");
+	check_attempts("superuser: $call", 0);
+	is($error =~ s/^(psql:.*)?(NOTICE|WARNING|HINT|DETAIL):.*\n?//mgr, '', "superuser: $call: goes through");
+}
+is(ask("SELECT rf_redact(md5('1')::uuid, NULL, 'r', 'shop')"), '20', 'superuser: rf_redact()');
+cmp_ok(ask("SELECT count(*) FROM shop.events_all WHERE body = '{}' AND headers = '{\"redacted\": true}'"), '=', 20, 'superuser: rf_redact(): redacted');
+check_attempts('superuser: rf_redact()', 1);
+$before = state();
+
 # Triggers that wait for the commit: a worker lets none wait, and the server refuses them to everybody else.
 ask(<<'SQL', 'mallory');
 CREATE CONSTRAINT TRIGGER later AFTER INSERT OR UPDATE ON shop.rf_archive_runs DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION shop.trojan();
