@@ -1936,7 +1936,8 @@ must_find_stream_index(Relation rel, const RfLeaf *leaf)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" has no unique index on (%s)",
 						RelationGetRelationName(rel), names),
-				 errhint("Create a unique index on those columns of it.")));
+				 errhint("Create a unique index on those %s columns of it.",
+						 skip > 0 ? "two" : "three")));
 	return result;
 }
 

@@ -202,12 +202,19 @@ note_drop(const char *tenant, const char *schema, int64 events)
 static void
 drop_tenant(const char *tenant, bool force)
 {
-	RfStore *store = rf_store_get_whole(tenant, RF_RIGHT_OWN);
+	RfStore *store = rf_store_get_any(tenant, RF_RIGHT_OWN);
 	Oid		 namespace_id = store->namespace_id;
 	char	*schema = pstrdup(store->schema);
 	int64	 events;
 	RfScope	 scope;
 
+	if (store->tenant_number != 0)
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("tenant \"%s\" is one of a conjoined store, and cannot be dropped",
+					tenant),
+			 errhint("What its events tell can go with rf_redact().")));
 	if (!rf_compat_owns_schema(namespace_id, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_SCHEMA, schema);
 	wait_for_run(store);

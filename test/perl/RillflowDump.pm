@@ -102,18 +102,29 @@ sub table_states
 		"SELECT oid::regclass FROM pg_class WHERE relkind = 'r' AND oid >= 16384 AND relpersistence = 'p'");
 }
 
+# What tells streams apart: in a conjoined store, the tenant as well.
+sub stream_key
+{
+	my ($node, $db, $in) = @_;
+	return value($node, $db, <<SQL);
+SELECT coalesce(string_agg(attname, ', ' ORDER BY attnum), 'stream_id')
+  FROM pg_attribute WHERE attrelid = to_regclass('$in.rf_streams_pkey')
+SQL
+}
+
 # Streams that are not gapless from 1 to last_seq, whose bounds leave an event out, or that lack their row.
 sub broken_streams
 {
 	my ($node, $db, $schema) = @_;
 	my $in = quote_name($schema // 'public');
+	my $key = stream_key($node, $db, $in);
 	return value($node, $db, <<SQL);
 WITH e AS (
-	SELECT stream_id, count(*) AS n, count(DISTINCT stream_seq) AS different, min(stream_seq) AS first_seq,
+	SELECT $key, count(*) AS n, count(DISTINCT stream_seq) AS different, min(stream_seq) AS first_seq,
 		max(stream_seq) AS last, min(created_at) AS oldest, max(created_at) AS newest
-	  FROM (SELECT stream_id, stream_seq, created_at FROM $in.events
-		UNION ALL SELECT stream_id, stream_seq, created_at FROM $in.events_archive) AS u GROUP BY stream_id)
-SELECT count(*) FROM e FULL JOIN $in.rf_streams AS s USING (stream_id)
+	  FROM (SELECT $key, stream_seq, created_at FROM $in.events
+		UNION ALL SELECT $key, stream_seq, created_at FROM $in.events_archive) AS u GROUP BY $key)
+SELECT count(*) FROM e FULL JOIN $in.rf_streams AS s USING ($key)
  WHERE s.last_seq IS NULL OR s.last_seq <> coalesce(e.n, 0)
 	OR e.n <> e.different OR e.first_seq <> 1 OR e.last <> e.n
 	OR NOT coalesce(s.first_event_at <= e.oldest AND s.last_event_at >= e.newest, e.n IS NULL)

@@ -37,9 +37,19 @@ AS $$
 		AND e.attnum > 0 AND NOT e.attisdropped AND e.attname <> 'retention_class'
 $$;
 
+-- Whose a stream is, as an expression: in a conjoined store, where the tenant is part of the key, its tenant.
+CREATE FUNCTION checks.owner (schema name)
+RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog
+AS $$
+	SELECT CASE WHEN (SELECT indnkeyatts FROM pg_index WHERE indexrelid = to_regclass(format('%I.rf_streams_pkey', schema))) > 1
+		THEN 'tenant_id' ELSE 'NULL::text' END
+$$;
+
 -- What a store holds, hot and cold: the number of events, a checksum that depends on every column of each but
--- not on their order, and how many streams do not have exactly the numbers 1 to last_seq, or lie outside of
--- their two event times; an event that is there twice counts as broken, too.
+-- not on their order, and how many streams (of a tenant, where they have one) do not have exactly the numbers 1
+-- to last_seq, or lie outside of their two event times; an event that is there twice counts as broken, too.
 CREATE FUNCTION checks.check_union (
 	schema name, OUT events bigint, OUT checksum numeric, OUT broken_streams bigint)
 LANGUAGE plpgsql STABLE
@@ -49,21 +59,23 @@ AS $$
 BEGIN
 	EXECUTE format('
 		WITH everything AS (
-			SELECT stream_id, stream_seq, global_seq, created_at, ROW(%2$s)::text AS content FROM %1$I.events
+			SELECT coalesce(%4$s, '''') AS owner, stream_id, stream_seq, global_seq, created_at, ROW(%2$s)::text AS content FROM %1$I.events
 			UNION ALL
-			SELECT stream_id, stream_seq, global_seq, created_at, ROW(%3$s)::text FROM %1$I.events_archive
+			SELECT coalesce(%4$s, ''''), stream_id, stream_seq, global_seq, created_at, ROW(%3$s)::text FROM %1$I.events_archive
+		), heads AS (
+			SELECT coalesce(%4$s, '''') AS owner, * FROM %1$I.rf_streams
 		), seen AS (
-			SELECT stream_id, count(*) AS n, count(DISTINCT stream_seq) AS numbers, min(stream_seq) AS lowest,
+			SELECT owner, stream_id, count(*) AS n, count(DISTINCT stream_seq) AS numbers, min(stream_seq) AS lowest,
 				max(stream_seq) AS highest, min(created_at) AS first, max(created_at) AS last
-			FROM everything GROUP BY stream_id
+			FROM everything GROUP BY owner, stream_id
 		)
 		SELECT (SELECT count(*) FROM everything),
 			(SELECT coalesce(sum(hashtextextended(content, 0)::numeric), 0) FROM everything),
-			(SELECT count(*) FROM seen FULL JOIN %1$I.rf_streams AS s USING (stream_id)
+			(SELECT count(*) FROM seen FULL JOIN heads USING (owner, stream_id)
 				WHERE NOT coalesce(n = last_seq AND numbers = n AND lowest = 1 AND highest = last_seq
 					AND first_event_at <= first AND last_event_at >= last, last_seq = 0 AND n IS NULL, false))
 			+ (SELECT count(*) - count(DISTINCT global_seq) FROM everything)',
-		schema, checks.event_columns(schema, 'events'), checks.event_columns(schema, 'events_archive'))
+		schema, checks.event_columns(schema, 'events'), checks.event_columns(schema, 'events_archive'), checks.owner(schema))
 	INTO events, checksum, broken_streams;
 END
 $$;
