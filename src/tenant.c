@@ -212,8 +212,9 @@ drop_tenant(const char *tenant, bool force)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("tenant \"%s\" is one of a conjoined store, and cannot be dropped",
-					tenant),
+			 errmsg(
+				 "tenant \"%s\" is one of a conjoined store, and cannot be dropped",
+				 tenant),
 			 errhint("What its events tell can go with rf_redact().")));
 	if (!rf_compat_owns_schema(namespace_id, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_SCHEMA, schema);
