@@ -164,7 +164,7 @@ sub expect_call
 	return undef if $form eq 'mall' && !$whole && $function !~ /^rf_(tenants|worker_list)$/;
 	return undef if $function eq 'rf_drop_tenant' && $form =~ /default|mall/;
 	$success = '22023' if $form eq 'conjoined' && $whole;
-	$success = '0A000' if $form eq 'mall' && $function eq 'rf_flatten';
+	$success = '0A000' if $form eq 'mall' && $function eq 'rf_flatten' || $form eq 'conjoined' && $function eq 'rf_drop_tenant';
 	# the schema of the extension is not the store's own, and does not go along with it
 	$success = '42501' if $form eq 'mall' && $function eq 'rf_install' && $role->{kind} ne 'superuser';
 	# the switches of a store are no rows of anybody's
