@@ -48,9 +48,9 @@ SELECT count(*) FROM checks.words JOIN rf_policy_due('2100-01-01 00:00+00') ON p
 SELECT count(*) FROM checks.words, rf_policy_remove(word) WHERE octet_length(word) < 64;
 SELECT DISTINCT checks.try(format('SELECT rf_policy_set(%L, ''1 year'')', word)) FROM checks.words WHERE octet_length(word) > 63;
 RESET client_min_messages;
-SELECT count(*) FROM checks.words, rf_hold(lpad(n::text, 32, '0')::uuid, word), rf_hold(NULL, word);
+SELECT count(*) FROM checks.words, rf_hold(lpad(n::text, 32, '0')::uuid, word) AS a, rf_hold(NULL, word) AS b;
 SELECT count(*) FROM checks.words JOIN rf_holds ON reason = word AND stream_id = lpad(n::text, 32, '0')::uuid;
-SELECT count(*) FROM checks.words, rf_release(lpad(n::text, 32, '0')::uuid, word), rf_release(NULL, word);
+SELECT count(*) FROM checks.words, rf_release(lpad(n::text, 32, '0')::uuid, word) AS a, rf_release(NULL, word) AS b;
 SELECT count(*) FROM rf_holds;
 SELECT count(*) FROM checks.words, rf_redact(lpad(n::text, 32, '0')::uuid, 1, word);
 SELECT action, count(*) FROM checks.words JOIN rf_archive_log ON detail IN (word, 'event 1: ' || word) AND action ~ 'hold|release|redact' GROUP BY 1 ORDER BY 1;
