@@ -511,6 +511,30 @@ AS 'MODULE_PATHNAME', 'rf_partitions';
 COMMENT ON FUNCTION rf_partitions (text) IS
 	'the leaves of a store, a row each';
 
+-- metrics
+
+CREATE FUNCTION rf_metrics (
+	tenant text DEFAULT '*')
+RETURNS TABLE (name text, type text, help text, labels jsonb,
+	value double precision)
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+ROWS 100
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_metrics';
+
+COMMENT ON FUNCTION rf_metrics (text) IS
+	'metrics of stores, a row for each sample';
+
+CREATE FUNCTION rf_metrics_text (
+	tenant text DEFAULT '*')
+RETURNS text
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'rf_metrics_text';
+
+COMMENT ON FUNCTION rf_metrics_text (text) IS
+	'metrics of stores, in the text format of Prometheus';
+
 -- switch
 
 CREATE FUNCTION rf_archive_set_redirect (

@@ -77,16 +77,24 @@ apt_get() {
   return "$status"
 }
 
-# apt_install <package>...: without the cluster that Debian would make and start along with a first server.
-apt_install() {
-  local guard=/etc/postgresql-common/createcluster.d/rillflow.conf status=0
+# apt_install <package>...: without the cluster that Debian would make and start along with a first server, and
+# without starting the services of others. In a shell of its own, so that what tells Debian so goes away again
+# when it is interrupted, too.
+apt_install() (
+  guards=/etc/postgresql-common/createcluster.d/rillflow.conf
+  services=/usr/sbin/policy-rc.d
   printf 'installing: %s\n' "$*"
-  as_root mkdir -p "${guard%/*}"
-  echo 'create_main_cluster = false' | as_root tee "$guard" >/dev/null
-  apt_get install -y --no-install-recommends "$@" || status=$?
-  as_root rm -f "$guard"
-  return "$status"
-}
+  trap 'as_root rm -f $guards' EXIT
+  as_root mkdir -p "${guards%/*}"
+  echo 'create_main_cluster = false' | as_root tee "$guards" >/dev/null
+  # What a machine has there already is its own way to say which services may start.
+  if [ ! -e "$services" ]; then
+    guards="$guards $services"
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$services" >/dev/null
+    as_root chmod 755 "$services"
+  fi
+  apt_get install -y --no-install-recommends "$@"
+)
 
 # install_missing [package]...: these and what a build needs; apt is asked for nothing when all are there.
 install_missing() {

@@ -128,7 +128,7 @@ BEGIN
 END $$;
 CREATE ROLE regress_rillflow_somebody;
 SELECT format('SELECT * FROM checks.take_up(%L)', damage) FROM unnest(ARRAY['SELECT 1',
-	'DROP TABLE other.rf_streams', 'DROP TABLE other.rf_archive_config', 'DROP TABLE other.rf_event_keys', 'DROP TABLE other.rf_archive_log',
+	'DROP TABLE other.rf_streams', 'DROP TABLE other.rf_archive_config', 'DROP TABLE other.rf_event_keys', 'DROP TABLE other.rf_archive_log', 'DROP TABLE other.rf_archive_totals',
 	'DROP VIEW other.events_all', 'DROP TABLE other.events_archive CASCADE', 'DROP TABLE other.events_hot_default', 'DROP TABLE other.events CASCADE',
 	'ALTER TABLE other.rf_streams RENAME TO somewhere', 'ALTER TABLE other.rf_streams ALTER COLUMN last_seq TYPE bigint',
 	'ALTER TABLE other.rf_streams DROP COLUMN archived_by', 'ALTER TABLE other.events_archive RENAME COLUMN headers TO header',

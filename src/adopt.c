@@ -963,14 +963,14 @@ keep_ledger(const Adoption *adoption)
 }
 
 /*
- * Checkpoints of consumers, the record of runs and holds, too, outlive the
- * store that they were kept by.
+ * Checkpoints of consumers, the record of runs, holds and totals, too, outlive
+ * the store that they were kept by.
  */
 static void
 keep_records(const Adoption *adoption)
 {
 	static const char *const names[] = {"rf_consumers", "rf_archive_runs",
-										"rf_holds"};
+										"rf_holds", "rf_archive_totals"};
 
 	for (int i = 0; i < lengthof(names); i++)
 	{

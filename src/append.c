@@ -42,6 +42,7 @@
 #include "store.h"
 #include "stream.h"
 #include "tenancy.h"
+#include "totals.h"
 #include "watermark.h"
 
 /* An event that is to be appended; its columns in the order of the INSERT. */
@@ -502,6 +503,8 @@ append_events(RfStore *store, Request *request)
 	if (fresh == 0)
 		return;
 	write_events(store, request, head, to_cold);
+	if (to_cold)
+		rf_totals_count(store->totals, RF_COUNT_REDIRECTED, fresh);
 	claim_new_keys(store, request);
 	notify_append(store, request);
 }

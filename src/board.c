@@ -39,8 +39,9 @@ static bool change_pending;
 
 typedef struct StopPending
 {
-	Oid	 namespace_id;
-	char policy[NAMEDATALEN];
+	Oid				 namespace_id;
+	char			 policy[NAMEDATALEN];
+	SubTransactionId subxact; /* with which it is undone */
 } StopPending;
 
 static List *stops_pending; /* of StopPending, in TopTransactionContext */
@@ -178,10 +179,33 @@ at_transaction_end(XactEvent event, void *arg)
 	}
 }
 
+/* What a subtransaction wanted goes with it, or is its parent's from now on. */
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId subxact,
+					  SubTransactionId parent, void *arg)
+{
+	ListCell *cell;
+
+	if (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	foreach(cell, stops_pending)
+	{
+		StopPending *stop = lfirst(cell);
+
+		if (stop->subxact != subxact)
+			continue;
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+			stop->subxact = parent;
+		else
+			stops_pending = foreach_delete_current(stops_pending, cell);
+	}
+}
+
 void
 rf_board_init(void)
 {
 	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
 }
 
 /* When this commits, launchers look at the policies of this database. */
@@ -201,6 +225,7 @@ rf_board_stop_run(Oid namespace_id, const char *policy)
 
 	rf_board_attach();
 	stop->namespace_id = namespace_id;
+	stop->subxact = GetCurrentSubTransactionId();
 	snprintf(stop->policy, sizeof(stop->policy), "%s", policy);
 	stops_pending = lappend(stops_pending, stop);
 	MemoryContextSwitchTo(old);
@@ -387,10 +412,8 @@ rf_board_set_deadline(TimestampTz deadline)
 	LWLockRelease(&board->lock);
 }
 
-/* What a process has found: a job, whether there are more, and when to look
- * again. */
 void
-rf_board_report(int number, const RfJob *next, bool more, TimestampTz due_at)
+rf_board_report(int number, const RfFinding *finding)
 {
 	RfBoardProcess *process;
 
@@ -399,11 +422,7 @@ rf_board_report(int number, const RfJob *next, bool more, TimestampTz due_at)
 	if (process != NULL)
 	{
 		process->reported = true;
-		process->found = next != NULL;
-		if (next != NULL)
-			process->next = *next;
-		process->more = more;
-		process->due_at = due_at;
+		process->finding = *finding;
 	}
 	LWLockRelease(&board->lock);
 }

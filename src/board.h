@@ -31,6 +31,16 @@ typedef struct RfJob
 	char policy[NAMEDATALEN];
 } RfJob;
 
+/* What a process has to tell its launcher before it ends. */
+typedef struct RfFinding
+{
+	bool		found;		/* did the scout find work, and which? */
+	RfJob		job;		/* that */
+	bool		more;		/* is there more that could run now? */
+	TimestampTz due_at;		/* when to look again */
+	bool		limits_lag; /* does a policy have a max_replica_lag? */
+} RfFinding;
+
 /* A process that a launcher has started. */
 typedef struct RfBoardProcess
 {
@@ -39,13 +49,8 @@ typedef struct RfBoardProcess
 	pid_t		pid;	  /* 0 before it has begun */
 	RfJob		job;	  /* a scout's has a database only */
 	TimestampTz deadline; /* it hangs if it is there much later */
-
-	/* what it tells the launcher before it ends */
-	bool		reported;
-	bool		found;	/* did the scout find work, and which? */
-	RfJob		next;	/* that */
-	bool		more;	/* is there more that could run now? */
-	TimestampTz due_at; /* when to look again */
+	bool		reported; /* did it live to tell what it found? */
+	RfFinding	finding;
 } RfBoardProcess;
 
 /* A store in which nothing can be looked up, or put on record. */
@@ -98,8 +103,7 @@ extern void		   rf_board_leave_process(int number, RfBoardProcess *report);
 /* their processes */
 extern void		   rf_board_begin_process(int number, RfJob *job);
 extern void		   rf_board_set_deadline(TimestampTz deadline);
-extern void		   rf_board_report(int number, const RfJob *next, bool more,
-								   TimestampTz due_at);
+extern void		   rf_board_report(int number, const RfFinding *finding);
 extern void		   rf_board_note_trouble(Oid database, Oid namespace_id);
 extern bool		   rf_board_has_run(Oid namespace_id, const char *policy);
 extern TimestampTz rf_board_rests_until(Oid namespace_id);

@@ -133,6 +133,28 @@ rf_consumer_limit(const RfStore *store, bool ignore, RfCheckpoint *limit)
 	table_close(rel, AccessShareLock);
 }
 
+/* All checkpoints, as a list of RfCheckpoint. */
+List *
+rf_consumer_list(const RfStore *store)
+{
+	Relation	rel = table_open(store->consumers, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false,
+										  GetActiveSnapshot(), 0, NULL);
+	List	   *result = NIL;
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		RfCheckpoint *checkpoint = palloc(sizeof(RfCheckpoint));
+
+		*checkpoint = checkpoint_of(tuple, RelationGetDescr(rel));
+		result = lappend(result, checkpoint);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
 /*
  * Registering, and moves
  */
@@ -199,8 +221,9 @@ wait_for_moves(const RfStore *store, const char *name)
  * Advancing
  */
 
-static int64
-last_given_out(RfStore *store)
+/* The highest global_seq given out; to be called in a scope of the owner. */
+int64
+rf_consumer_highest(RfStore *store)
 {
 	Datum value = ObjectIdGetDatum(store->sequence);
 
@@ -219,7 +242,7 @@ rf_consumer_lags(RfStore *store, RfCheckpoint *checkpoint)
 	if (checkpoint->name == NULL)
 		return false;
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	last = last_given_out(store);
+	last = rf_consumer_highest(store);
 	rf_query_end(&scope);
 	return checkpoint->global_seq < last;
 }
@@ -227,7 +250,7 @@ rf_consumer_lags(RfStore *store, RfCheckpoint *checkpoint)
 static void
 require_given_out(RfStore *store, int64 global_seq)
 {
-	int64 last = last_given_out(store);
+	int64 last = rf_consumer_highest(store);
 	Datum value = Int64GetDatum(global_seq);
 
 	/* a number that no sequence has given is read all the same */

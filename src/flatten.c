@@ -9,9 +9,9 @@
  * by leaf, in one transaction that keeps everybody else out: it is meant for a
  * window, as the migration is that it stands for.
  *
- * rf_streams, rf_archive_log, rf_archive_runs, rf_consumers and rf_holds stay
- * as tables.  What only functions use goes: switches, policies, keys, the view,
- * triggers, the registration.
+ * rf_streams, rf_archive_log, rf_archive_totals, rf_archive_runs, rf_consumers
+ * and rf_holds stay as tables.  What only functions use goes: switches,
+ * policies, keys, the view, triggers, the registration.
  *
  * Locks: ACCESS EXCLUSIVE on events, events_archive, all of their leaves, and
  * rf_streams, waited for as lock.c says, and held to the end of the

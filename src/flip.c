@@ -61,6 +61,7 @@
 #include "parser/parser.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "tcop/tcopprot.h"
 #include "utils/backend_status.h"
@@ -80,6 +81,7 @@
 #include "partition.h"
 #include "query.h"
 #include "store.h"
+#include "totals.h"
 #include "wait_point.h"
 
 /* who writes migrated_by: a flip of one month, or of the whole cold tier */
@@ -717,7 +719,10 @@ refuse(const Flip *flip, RfFlipState state, const char *why)
 					errmsg("month %s cannot flip from \"%s\" to \"%s\"",
 						   rf_partition_date_text(flip->month),
 						   get_rel_name(flip->from), get_rel_name(flip->to)),
-					errdetail_internal("%s", why)));
+					errdetail_internal("%s", why),
+					find_taken_trigger(flip->leaf, flip->to) != NULL ?
+						errhint("Rename or drop one of the triggers.") :
+						0));
 }
 
 /* Refuse what does not fit, by its name. */
@@ -900,6 +905,79 @@ log_rows(RfStore *store, const char *action, DateADT month, Oid source,
 							get_rel_name(target));
 	rf_ledger_write(store, &entry);
 }
+
+/*
+ * Counting
+ *
+ * The statistics tell about how many events have flipped.  To count them under
+ * the locks of the flip would keep everybody out for as long as that takes.  So
+ * they are counted in the transaction after it, on a snapshot that was taken
+ * before anybody could change the month: the session keeps writers out across
+ * the commit, until it has the snapshot.
+ */
+
+static const RfStatement find_estimate =
+	{"SELECT events FROM {log} WHERE action = 'flip' AND bucket_month = $1"
+	 " AND estimated ORDER BY log_id DESC LIMIT 1",
+	 1,
+	 {DATEOID}};
+
+static LockRelId
+lock_id_of(Oid leaf)
+{
+	LockRelId result = {.relId = leaf, .dbId = MyDatabaseId};
+
+	return result;
+}
+
+/* In the transaction of the flip, which has a stronger lock: never waits. */
+void
+rf_flip_hold(Oid leaf)
+{
+	LockRelId id = lock_id_of(leaf);
+
+	LockRelationIdForSession(&id, ShareLock);
+}
+
+/* In the next one, when it has its snapshot; an abort does the same. */
+void
+rf_flip_let_go(Oid leaf)
+{
+	LockRelId id = lock_id_of(leaf);
+
+	UnlockRelationIdForSession(&id, ShareLock);
+}
+
+/* Count the events of a month that has flipped, on the active snapshot. */
+void
+rf_flip_count(RfStore *store, Oid leaf, DateADT month)
+{
+	RfLedgerEntry entry = RF_LEDGER_ENTRY("flip counted");
+	Datum		  value = DateADTGetDatum(month);
+	RfScope		  scope;
+	int64		  estimate;
+
+	entry.started_at = GetCurrentTimestamp();
+	entry.bucket_month = month;
+	entry.detail = get_rel_name(leaf);
+	if (entry.detail == NULL)
+		return;
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	if (rf_query_run(rf_store_plan(store, &find_estimate), &value, NULL) > 0)
+	{
+		estimate = DatumGetInt64(rf_query_must(0, 1));
+		rf_query_read(rf_query_format("SELECT count(*) FROM ONLY %s",
+									  rf_store_relation_name(leaf)));
+		entry.events = DatumGetInt64(rf_query_must(0, 1));
+		rf_ledger_write(store, &entry);
+		rf_totals_correct_flip(store->totals, estimate, entry.events);
+	}
+	rf_query_end(&scope);
+}
+
+/*
+ * Flipping
+ */
 
 /* Under the locks of who makes months, and not yet under those on tables. */
 static void

@@ -32,6 +32,9 @@ extern RfFlipState rf_flip_state(RfStore *store, Oid from, Oid to,
 								 const RfPartition *leaf, char **why);
 extern Oid		   rf_flip_month(RfStore *store, RfTier tier, DateADT month,
 								 bool ignore_consumers, TimestampTz *locked_at);
+extern void		   rf_flip_hold(Oid leaf);
+extern void		   rf_flip_let_go(Oid leaf);
+extern void		   rf_flip_count(RfStore *store, Oid leaf, DateADT month);
 extern void		   rf_flip_add_proof(Oid leaf, const char *condition);
 extern int64 rf_flip_absorb(RfStore *store, Oid small, Oid large, int limit,
 							int64 up_to);

@@ -86,6 +86,7 @@ typedef struct RfFrame
 	RfKey			  *keys; /* idempotency keys of its rows */
 	int				   nkeys;
 	int				   maxkeys;
+	int64			   redirected; /* rows that went to the cold tier instead */
 	int64			   max_global_seq;
 	int64			   drawn_above; /* our locks say that numbers are */
 } RfFrame;

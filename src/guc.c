@@ -51,11 +51,11 @@ rf_guc_define(void)
 							 "Do policies run by themselves?", NULL,
 							 &rf_guc_worker, true, PGC_SIGHUP, 0, NULL, NULL,
 							 NULL);
-	DefineCustomIntVariable(
-		"rillflow.log_min_duration",
-		"Shortest run of a policy that is logged when it has moved events.",
-		"Zero logs all of them, -1 none.", &rf_guc_log_min_duration, 0, -1,
-		INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("rillflow.log_min_duration",
+							"Shortest action that is logged.",
+							"Zero logs all but single batches, -1 none.",
+							&rf_guc_log_min_duration, 0, -1, INT_MAX, PGC_SUSET,
+							GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable(
 		"rillflow.tenant", "The tenant that the session is of.",
 		"The policies that rf_enable_rls() makes show the rows of that tenant.",

@@ -240,6 +240,21 @@ static const char *const store_ddl[] = {
 	"CREATE INDEX rf_archive_log_flip ON %s.rf_archive_log (log_id)"
 	" WHERE action IN ('flip', 'flips closed')",
 
+	"CREATE TABLE %s.rf_archive_totals ("
+	" slot integer NOT NULL,"
+	" streams_marked bigint NOT NULL DEFAULT 0,"
+	" streams_reactivated bigint NOT NULL DEFAULT 0,"
+	" events_moved bigint NOT NULL DEFAULT 0,"
+	" events_flipped bigint NOT NULL DEFAULT 0,"
+	" events_flipped_excess bigint NOT NULL DEFAULT 0,"
+	" events_redirected bigint NOT NULL DEFAULT 0,"
+	" batch_microseconds bigint NOT NULL DEFAULT 0,"
+	" batch_buckets bigint[] NOT NULL,"
+	" flip_microseconds bigint NOT NULL DEFAULT 0,"
+	" flip_buckets bigint[] NOT NULL,"
+	" CONSTRAINT rf_archive_totals_pkey PRIMARY KEY (slot)"
+	") WITH (fillfactor = 50)",
+
 	"CREATE TABLE %s.rf_consumers ("
 	" name text NOT NULL,"
 	" last_global_seq bigint NOT NULL,"
@@ -266,6 +281,7 @@ static const char *const store_ddl[] = {
 	" created_at timestamptz NOT NULL DEFAULT now(),"
 	" run_requested_at timestamptz,"
 	" failures integer NOT NULL DEFAULT 0,"
+	" failed_runs bigint NOT NULL DEFAULT 0,"
 	" paused_at timestamptz,"
 	" paused_because text,"
 	" CONSTRAINT rf_archive_policies_pkey PRIMARY KEY (name),"
@@ -337,6 +353,7 @@ static const char *const comments[][2] = {
 	{"rf_archive_config", "Switches of the store; no row means the defaults"},
 	{"rf_event_keys", "Idempotency keys of events"},
 	{"rf_archive_log", "What was archived, by whom, when"},
+	{"rf_archive_totals", "What was archived, in sums; read by rf_metrics()"},
 	{"rf_consumers", "How far readers of rf_read_all() have come"},
 	{"rf_archive_policies", "What a worker archives, and when"},
 	{"rf_archive_runs", "What workers have done for the policies"},
@@ -375,6 +392,11 @@ static const struct
 	 "log_id int8,logged_at timestamptz,actor text,action text,"
 	 "stream_id uuid,tenant_id text,bucket_month date,events int8,"
 	 "estimated bool,streams int8,duration interval,detail text,entries int8"},
+	{"rf_archive_totals", 'r',
+	 "slot int4,streams_marked int8,streams_reactivated int8,events_moved int8,"
+	 "events_flipped int8,events_flipped_excess int8,events_redirected int8,"
+	 "batch_microseconds int8,batch_buckets _int8,flip_microseconds int8,"
+	 "flip_buckets _int8"},
 	{"rf_consumers", 'r',
 	 "name text,last_global_seq int8,updated_at timestamptz"},
 	{"rf_archive_policies", 'r',
@@ -382,7 +404,7 @@ static const struct
 	 "window_start time,window_end time,time_zone text,only_archived bool,"
 	 "premake int4,max_runtime interval,max_replica_lag interval,"
 	 "created_at timestamptz,run_requested_at timestamptz,failures int4,"
-	 "paused_at timestamptz,paused_because text"},
+	 "failed_runs int8,paused_at timestamptz,paused_because text"},
 	{"rf_archive_runs", 'r',
 	 "run_id int8,policy text,started_at timestamptz,finished_at timestamptz,"
 	 "events int8,batches int8,months int8,expected int8,batch_size int4,"
@@ -1206,7 +1228,8 @@ drop_tables(const RfStore *store)
 						  store->streams,	store->config,
 						  store->keys,		store->log,
 						  store->consumers, store->policies,
-						  store->runs,		store->holds};
+						  store->runs,		store->holds,
+						  store->totals};
 
 	rf_query_ddl("DROP VIEW %s", rf_store_relation_name(store->events_all));
 	for (int i = 0; i < lengthof(tables); i++)

@@ -58,8 +58,13 @@
 /* A launcher that died is back after so many seconds. */
 #define RESTART_SECONDS 5
 
-/* Somebody looks at each database once in a while, whatever was told. */
+/*
+ * Somebody looks at each database once in a while, whatever was told, and more
+ * often at which there are.  A launcher that wakes costs some part of a
+ * millisecond, mostly for caches that are cold, and has no reason to.
+ */
 #define LONGEST_REST_S 3600
+#define LIST_INTERVAL_S 300
 
 /* How long a database is left alone in which a process died, at first. */
 #define FIRST_REST_S 60
@@ -91,6 +96,7 @@ typedef struct Database
 	bool		has_job;
 	bool		has_more; /* was there more to do than that? */
 	RfJob		job;
+	bool		limits_lag; /* has a policy a max_replica_lag? */
 } Database;
 
 /* A process that runs. */
@@ -381,18 +387,19 @@ take_report(Database *database, const RfBoardProcess *report,
 	if (!process->is_scout)
 	{
 		/* who found nothing to do need not be asked again at once */
-		if (report->more)
+		if (report->finding.more)
 			database->look_at = 0;
 		else
 			database->look_at = after_seconds(now, rf_guc_naptime);
 	}
 	else
 	{
-		database->has_job = report->found;
-		database->has_more = report->more;
-		database->job = report->next;
+		database->has_job = report->finding.found;
+		database->has_more = report->finding.more;
+		database->job = report->finding.job;
+		database->limits_lag = report->finding.limits_lag;
 		if (!database->changed)
-			database->look_at = Min(report->due_at,
+			database->look_at = Min(report->finding.due_at,
 									after_seconds(now, LONGEST_REST_S));
 	}
 }
@@ -549,15 +556,31 @@ start_scout(Launcher *launcher)
 	}
 }
 
+/* Does a policy anywhere ask where the WAL was some time ago? */
+static bool
+is_lag_limited(Launcher *launcher)
+{
+	HASH_SEQ_STATUS status;
+	Database	   *database;
+	bool			result = false;
+
+	hash_seq_init(&status, launcher->databases);
+	while ((database = hash_seq_search(&status)) != NULL)
+		result |= database->limits_lag;
+	return result;
+}
+
 /* How long there is nothing to do, but for what wakes us. */
 static long
 time_to_sleep(Launcher *launcher)
 {
 	TimestampTz		now = GetCurrentTimestamp();
-	long			result = rf_guc_naptime * 1000L;
+	long			result = LIST_INTERVAL_S * 1000L;
 	HASH_SEQ_STATUS status;
 	Database	   *database;
 
+	if (launcher->has_shortage || is_lag_limited(launcher))
+		result = Min(result, rf_guc_naptime * 1000L);
 	if (launcher->nworkers > 0 || launcher->has_scout)
 		result = Min(result, GUARD_INTERVAL_MS);
 	if (!rf_guc_worker || launcher->has_scout || launcher->has_shortage ||
@@ -575,11 +598,9 @@ do_round(Launcher *launcher)
 {
 	reap_processes(launcher);
 	if (TimestampDifferenceExceeds(launcher->listed_at, GetCurrentTimestamp(),
-								   rf_guc_naptime * 1000))
-	{
+								   LIST_INTERVAL_S * 1000))
 		list_databases(launcher);
-		rf_throttle_sample();
-	}
+	rf_throttle_sample(); /* as often as we wake, and sooner where one asks */
 	take_changes(launcher);
 	if (!rf_guc_worker)
 		end_processes(launcher, InvalidOid);
@@ -682,12 +703,9 @@ fix_settings(void)
 void
 rf_scout_main(Datum arg)
 {
-	int			number = DatumGetInt32(arg);
-	RfJob		job;
-	RfJob		next;
-	TimestampTz due_at = DT_NOEND;
-	bool		found = false;
-	bool		more = false;
+	int		  number = DatumGetInt32(arg);
+	RfJob	  job;
+	RfFinding finding = {.due_at = DT_NOEND};
 
 	take_signals();
 	rf_board_begin_process(number, &job);
@@ -698,25 +716,26 @@ rf_scout_main(Datum arg)
 	XactReadOnly = true; /* it is a superuser who looks */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	if (OidIsValid(get_extension_oid("rillflow", true)))
-		found = rf_scout_find(GetCurrentTimestamp(), &next, &more, &due_at);
+		rf_scout_find(GetCurrentTimestamp(), &finding);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	rf_board_report(number, found ? &next : NULL, more, due_at);
+	rf_board_report(number, &finding);
 	proc_exit(0);
 }
 
 void
 rf_worker_main(Datum arg)
 {
-	int	  number = DatumGetInt32(arg);
-	RfJob job;
+	int		  number = DatumGetInt32(arg);
+	RfJob	  job;
+	RfFinding finding = {0};
 
 	take_signals();
 	rf_board_begin_process(number, &job);
 	rf_compat_connect_worker(job.database, job.role);
 	fix_settings();
-	rf_board_report(number, NULL, rf_run_policy(job.namespace_id, job.policy),
-					0);
+	finding.more = rf_run_policy(job.namespace_id, job.policy);
+	rf_board_report(number, &finding);
 	proc_exit(0);
 }
 

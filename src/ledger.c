@@ -7,6 +7,9 @@
  * tells of what did not happen.  The table is append-only like the events;
  * rf_prune_log() alone takes old rows out, and leaves their sums behind.
  *
+ * What a row tells is also added to the sums of the store (totals.c), and
+ *logged when the transaction commits (report.c).
+ *
  * The functions here expect to be called inside a scope of the store's owner.
  *
  *-------------------------------------------------------------------------
@@ -22,6 +25,7 @@
 #include "miscadmin.h"
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -29,8 +33,10 @@
 #include "compat.h"
 #include "ledger.h"
 #include "query.h"
+#include "report.h"
 #include "store.h"
 #include "tenancy.h"
+#include "totals.h"
 
 /* Rows that are put into the table at a time. */
 #define ROWS_AT_ONCE 200
@@ -86,17 +92,140 @@ static const RfStatement count_old_entries =
 	 1,
 	 {TIMESTAMPTZOID}};
 
+/*
+ * What becomes of an entry beside its row: lines of the log, and sums.
+ */
+
+/* What an action is called in the log, and what its detail is there. */
+typedef struct LogForm
+{
+	const char *action;
+	const char *message;
+	const char *detail;
+	const char *tier; /* NULL: that is not said */
+	RfPace		pace;
+} LogForm;
+
+#define FORM(what, said, means) \
+	.action = (what), .message = (said), .detail = (means)
+
+static const LogForm log_forms[] = {
+	{FORM("mark", "stream marked archived", "reason")},
+	{FORM("reactivate", "stream reactivated", "detail")},
+	{FORM("redact", "stream redacted", "reason")},
+	{FORM("hold", "hold placed", "reason")},
+	{FORM("release", "hold released", "reason")},
+	{FORM("batch", "archive move batch", "source"), .pace = RF_BY_THE_HUNDRED},
+	{FORM("flip", "month flipped", "partition"), .tier = "cold"},
+	{FORM("flip back", "month flipped", "partition"), .tier = "hot"},
+	{FORM("flip counted", "flipped month counted", "partition"),
+	 .tier = "cold"},
+	{FORM("flips closed", NULL, NULL)}, /* tells of nothing that was done */
+	{FORM("convert", "month converted", "partition")},
+	{FORM("switch", "switch changed", "switch")},
+	{FORM("partition made", "partition made", "partition")},
+	{FORM("partition dropped", "partition dropped", "partition")},
+	{FORM("policy set", "policy set", "policy")},
+	{FORM("policy removed", "policy removed", "policy")},
+	{FORM("policy paused", "policy paused", "policy")},
+	{FORM("policy resumed", "policy resumed", "policy")},
+	{FORM("policy run", "policy run requested", "policy")},
+	{FORM("adopt batch", "adopt batch", "checksum"), .pace = RF_BY_THE_HUNDRED},
+};
+
+static const LogForm *
+log_form_of(const RfLedgerEntry *entry)
+{
+	static LogForm other = {.detail = "detail"};
+
+	for (int i = 0; i < lengthof(log_forms); i++)
+	{
+		if (strcmp(log_forms[i].action, entry->action) == 0)
+			return &log_forms[i];
+	}
+	other.action = other.message = entry->action;
+	return &other;
+}
+
+static char *
+month_text(DateADT month)
+{
+	int year, mon, day;
+
+	j2date(month + POSTGRES_EPOCH_JDATE, &year, &mon, &day);
+	return psprintf("%04d-%02d", year, mon);
+}
+
+/* Have the entry logged when the transaction commits. */
+static void
+report_entry(const RfStore *store, const RfLedgerEntry *entry,
+			 int64 microseconds)
+{
+	const LogForm *form = log_form_of(entry);
+	StringInfoData line;
+
+	if (form->message == NULL || !rf_report_wanted(form->pace, microseconds))
+		return;
+	rf_report_begin(&line, form->message);
+	rf_report_text(&line, "schema", store->schema);
+	rf_report_text(&line, "tenant", store->tenant == NULL ? "" : store->tenant);
+	if (entry->stream_id != NULL)
+		rf_report_text(&line, "stream", rf_query_uuid_text(entry->stream_id));
+	if (!DATE_NOT_FINITE(entry->bucket_month))
+		rf_report_text(&line, "month", month_text(entry->bucket_month));
+	rf_report_text(&line, "tier", form->tier);
+	rf_report_number(&line, "events", entry->events);
+	rf_report_number(&line, "streams",
+					 entry->stream_id != NULL ? -1 : entry->streams);
+	rf_report_time(&line, microseconds);
+	rf_report_text(&line, "by",
+				   entry->by != NULL ?
+					   entry->by :
+					   GetUserNameFromId(GetSessionUserId(), false));
+	rf_report_text(&line, form->detail, entry->detail);
+	rf_report_at_commit(&line);
+	pfree(line.data);
+}
+
+/* Add the entry to the sums that the metrics are. */
+static void
+count_entry(const RfStore *store, const RfLedgerEntry *entry,
+			int64 microseconds)
+{
+	const char *action = entry->action;
+	bool		flips = strcmp(action, "flip") == 0;
+
+	if (strcmp(action, "mark") == 0)
+		rf_totals_count(store->totals, RF_COUNT_MARKED, 1);
+	else if (strcmp(action, "reactivate") == 0)
+		rf_totals_count(store->totals, RF_COUNT_REACTIVATED, 1);
+	else if (strcmp(action, "batch") == 0)
+	{
+		rf_totals_count(store->totals, RF_COUNT_MOVED, entry->events);
+		rf_totals_time(store->totals, RF_TIME_BATCH, microseconds);
+	}
+	else if (flips && entry->estimated)
+		rf_totals_count_flip(store->totals, entry->events);
+	else if (flips)
+		rf_totals_count(store->totals, RF_COUNT_MOVED, entry->events);
+	if (flips || strcmp(action, "flip back") == 0)
+		rf_totals_time(store->totals, RF_TIME_FLIP, microseconds);
+}
+
 static Datum
-elapsed_since(TimestampTz start)
+interval_of(TimestampTz start, int64 microseconds)
 {
 	return DirectFunctionCall2(timestamp_mi,
-							   TimestampTzGetDatum(GetCurrentTimestamp()),
+							   TimestampTzGetDatum(start + microseconds),
 							   TimestampTzGetDatum(start));
 }
 
 void
 rf_ledger_write(RfStore *store, const RfLedgerEntry *entry)
 {
+	int64 microseconds = entry->started_at == 0 ?
+							 -1 :
+							 GetCurrentTimestamp() - entry->started_at;
 	Datum values[9] = {0};
 	char  nulls[9];
 
@@ -121,7 +250,7 @@ rf_ledger_write(RfStore *store, const RfLedgerEntry *entry)
 	nulls[5] = entry->streams < 0 ? 'n' : ' ';
 	if (entry->started_at != 0)
 	{
-		values[6] = elapsed_since(entry->started_at);
+		values[6] = interval_of(entry->started_at, microseconds);
 		nulls[6] = ' ';
 	}
 	if (entry->detail != NULL)
@@ -135,6 +264,8 @@ rf_ledger_write(RfStore *store, const RfLedgerEntry *entry)
 		nulls[8] = ' ';
 	}
 	rf_query_run(rf_store_plan(store, &insert_entry), values, nulls);
+	count_entry(store, entry, microseconds);
+	report_entry(store, entry, microseconds);
 }
 
 /*

@@ -26,6 +26,7 @@ typedef struct RfLedgerEntry
 	int64			 streams;
 	TimestampTz		 started_at; /* 0: no duration */
 	const char		*detail;
+	const char		*by; /* for the log alone; NULL: the session user */
 } RfLedgerEntry;
 
 #define RF_LEDGER_ENTRY(what)                                          \

@@ -70,11 +70,12 @@ rf_lock_limit_waits(int longest_ms)
 	rf_query_detect_deadlocks_after(Max(longest_ms / DEADLOCK_CHECKS, 1));
 }
 
-/* Begin to take the locks of an attempt. */
+/* Begin to take the locks of an attempt, or of the next part of one. */
 void
 rf_lock_begin(RfLockLimit *limit)
 {
-	int longest = DeadlockTimeout - DeadlockTimeout / 4;
+	int others = rf_query_deadlock_timeout();
+	int longest = others - others / 4;
 
 	if (rf_guc_lock_timeout > 0)
 		longest = Min(longest, rf_guc_lock_timeout);

@@ -97,6 +97,7 @@ mark_archived(RfStore *store, const pg_uuid_t *id, const char *reason,
 	entry.stream_id = id;
 	entry.streams = 1;
 	entry.detail = reason;
+	entry.by = archived_by;
 	rf_ledger_write(store, &entry);
 	rf_query_end(&scope);
 }

@@ -74,7 +74,8 @@
 	" 'waits after ' || failures || CASE failures WHEN 1 THEN ' failure'"  \
 	" ELSE ' failures' END WHEN w > $1 THEN 'waits for its time'"          \
 	" ELSE 'due' END,"                                                     \
-	" paused_at IS NULL AND name = ANY ($2), w, since, tenant_id"          \
+	" paused_at IS NULL AND name = ANY ($2), w, since, tenant_id,"         \
+	" max_replica_lag IS NOT NULL"                                         \
 	" FROM (SELECT p.*, CASE WHEN run_requested_at IS NOT NULL"            \
 	" THEN '-infinity' ELSE coalesce((SELECT started_at FROM %s AS r"      \
 	" WHERE r.policy = p.name AND r.started_at >= p.created_at"            \
@@ -101,6 +102,25 @@
 	" max_replica_lag, tenant_id"                                         \
 	" FROM (SELECT *, $2 AT TIME ZONE time_zone AS l FROM %s"             \
 	" WHERE name = $1 AND paused_at IS NULL) AS p"
+
+/* How each policy is doing; $1 is now, $2 those that are armed. */
+#define STATES                                                              \
+	"SELECT p.name, p.failures, p.failed_runs, p.paused_at IS NOT NULL,"    \
+	" p.name = ANY ($2), p.only_archived,"                                  \
+	" ($1 AT TIME ZONE p.time_zone - p.older_than) AT TIME ZONE"            \
+	" p.time_zone, r.started_at, (SELECT finished_at FROM %s AS s"          \
+	" WHERE s.policy = p.name AND s.finished_at IS NOT NULL"                \
+	" AND s.error IS NULL ORDER BY s.run_id DESC LIMIT 1),"                 \
+	" r.run_id IS NOT NULL AND r.finished_at IS NULL, r.held_back_by"       \
+	" FROM %s AS p LEFT JOIN LATERAL (SELECT * FROM %s AS r"                \
+	" WHERE r.policy = p.name ORDER BY r.run_id DESC LIMIT 1) AS r ON true" \
+	" ORDER BY p.name"
+
+/* Runs that are cut short, which their policies count as failed. */
+#define COUNT_CUT                                                            \
+	"UPDATE %s AS p SET failed_runs = p.failed_runs + r.cut FROM (SELECT"    \
+	" policy, count(*) AS cut FROM %s WHERE finished_at IS NULL GROUP BY 1)" \
+	" AS r WHERE p.name = r.policy"
 
 /*
  * Tables
@@ -253,6 +273,7 @@ read_due(uint64 row, TimestampTz now)
 							DT_NOEND;
 	due->due = due->due_at <= now;
 	due->since = DatumGetTimestampTz(rf_query_must(row, 6));
+	due->limits_lag = may_act && DatumGetBool(rf_query_must(row, 8));
 	return due;
 }
 
@@ -277,6 +298,63 @@ rf_policy_look(const RfBook *book, TimestampTz now)
 		MemoryContext old = MemoryContextSwitchTo(context);
 
 		result = lappend(result, read_due(i, now));
+		MemoryContextSwitchTo(old);
+	}
+	rf_query_end(&scope);
+	return result;
+}
+
+static TimestampTz
+time_or_none(uint64 row, int column)
+{
+	return rf_query_null(row, column) ?
+			   DT_NOBEGIN :
+			   DatumGetTimestampTz(rf_query_must(row, column));
+}
+
+static RfPolicyState *
+read_state(uint64 row)
+{
+	RfPolicyState *state = palloc(sizeof(RfPolicyState));
+
+	state->policy = TextDatumGetCString(rf_query_must(row, 1));
+	state->failures = DatumGetInt32(rf_query_must(row, 2));
+	state->failed_runs = DatumGetInt64(rf_query_must(row, 3));
+	state->paused = DatumGetBool(rf_query_must(row, 4));
+	state->armed = DatumGetBool(rf_query_must(row, 5));
+	state->only_archived = DatumGetBool(rf_query_must(row, 6));
+	state->before = DatumGetTimestampTz(rf_query_must(row, 7));
+	state->last_run = time_or_none(row, 8);
+	state->last_success = time_or_none(row, 9);
+	state->unfinished = DatumGetBool(rf_query_must(row, 10));
+	state->held_back_by = rf_query_null(row, 11) ?
+							  NULL :
+							  TextDatumGetCString(rf_query_must(row, 11));
+	return state;
+}
+
+/* How each policy in the book is doing, in order of their names. */
+List *
+rf_policy_states(const RfBook *book, TimestampTz now)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List		 *result = NIL;
+	Oid			  types[2] = {TIMESTAMPTZOID, TEXTARRAYOID};
+	Datum		  values[2];
+	RfScope		  scope;
+	uint64		  rows;
+
+	values[0] = TimestampTzGetDatum(now);
+	values[1] = armed_policies(book->schema);
+	begin_bookkeeping(book, &scope);
+	rows = rf_query_once(rf_query_format(STATES, book->runs, book->policies,
+										 book->runs),
+						 2, types, values, NULL);
+	for (uint64 i = 0; i < rows; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		result = lappend(result, read_state(i));
 		MemoryContextSwitchTo(old);
 	}
 	rf_query_end(&scope);
@@ -379,6 +457,7 @@ rf_policy_note_failure(const RfBook *book, const char *name,
 	if (rf_query_once(
 			rf_query_format(
 				"UPDATE %s SET failures = failures + 1,"
+				" failed_runs = failed_runs + 1,"
 				" paused_at = CASE WHEN failures + 1 >= $3 THEN now() END,"
 				" paused_because = CASE WHEN failures + 1 >= $3"
 				" THEN failures + 1 || ' failures in a row: ' || $2 END"
@@ -388,6 +467,18 @@ rf_policy_note_failure(const RfBook *book, const char *name,
 		failures = DatumGetInt32(rf_query_must(0, 1));
 	rf_query_end(&scope);
 	return failures;
+}
+
+/* Count the runs that are on record as going on, and do not. */
+void
+rf_policy_note_cut_runs(const RfBook *book)
+{
+	RfScope scope;
+
+	begin_bookkeeping(book, &scope);
+	rf_query_once(rf_query_format(COUNT_CUT, book->policies, book->runs), 0,
+				  NULL, NULL, NULL);
+	rf_query_end(&scope);
 }
 
 void

@@ -53,6 +53,22 @@ set_locally(const char *name, const char *value)
 }
 
 /*
+ * deadlock_timeout as we have lowered it, and as it was before.  A scope that
+ * an error ends does not come by here, but the value does not stay either.
+ */
+static int lowered_to = -1;
+static int lowered_from;
+
+static void
+note_deadlock_timeout(void)
+{
+	if (DeadlockTimeout == lowered_to)
+		return;
+	lowered_to = -1;
+	lowered_from = DeadlockTimeout;
+}
+
+/*
  * Begin a scope.  as_user is the role to act as, InvalidOid for the caller;
  * sec_flags are added to the security context.  An owner whom row security is
  * forced upon gets an error, rather than books that leave events out.
@@ -88,6 +104,7 @@ rf_query_end(RfScope *scope)
 		elog(ERROR, "could not disconnect from the query interface");
 	AtEOXact_GUC(scope->is_callers, scope->guc_level);
 	SetUserIdAndSecContext(scope->userid, scope->sec_context);
+	note_deadlock_timeout();
 }
 
 /*
@@ -113,9 +130,19 @@ rf_query_detect_deadlocks_after(int timeout_ms)
 
 	if (DeadlockTimeout <= timeout_ms)
 		return;
+	note_deadlock_timeout();
 	snprintf(value, sizeof(value), "%d", timeout_ms);
 	(void) set_config_option("deadlock_timeout", value, PGC_SUSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	lowered_to = timeout_ms;
+}
+
+/* What it was before a scope has lowered it: what others go by. */
+int
+rf_query_deadlock_timeout(void)
+{
+	note_deadlock_timeout();
+	return lowered_from;
 }
 
 /*
@@ -457,6 +484,14 @@ rf_query_once(const char *sql, int nargs, const Oid *types, const Datum *values,
 	expect_ok(SPI_execute_with_args(sql, nargs, unconstify(Oid *, types),
 									unconstify(Datum *, values), nulls, false,
 									0));
+	return SPI_processed;
+}
+
+/* Run a query on the active snapshot as it is; others take a newer one. */
+uint64
+rf_query_read(const char *sql)
+{
+	expect_ok(SPI_execute(sql, true, 0));
 	return SPI_processed;
 }
 

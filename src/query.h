@@ -47,6 +47,7 @@ extern void rf_query_begin(RfScope *scope, Oid as_user, int sec_flags);
 extern void rf_query_end(RfScope *scope);
 extern void rf_query_limit_lock_waits(int timeout_ms);
 extern void rf_query_detect_deadlocks_after(int timeout_ms);
+extern int	rf_query_deadlock_timeout(void);
 extern void rf_query_be_quiet(void);
 extern void rf_query_fix_text(void);
 extern void rf_query_require_read_committed(const char *what);
@@ -71,6 +72,7 @@ extern bool	  rf_query_look(void (*work)(void *arg), void *arg,
 							int caught_sqlstate, ErrorData **error);
 extern void	  rf_query_into(RfPlan plan, const Datum *values, const char *nulls,
 							Tuplestorestate *store);
+extern uint64 rf_query_read(const char *sql);
 extern uint64 rf_query_once(const char *sql, int nargs, const Oid *types,
 							const Datum *values, const char *nulls);
 

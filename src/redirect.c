@@ -43,6 +43,7 @@
 #include "query.h"
 #include "store.h"
 #include "tenancy.h"
+#include "totals.h"
 #include "watermark.h"
 
 static const RfStatement redirect_to_archive =
@@ -407,6 +408,7 @@ rf_events_close(PG_FUNCTION_ARGS)
 	max_global_seq = frame->max_global_seq;
 	silent = frame->trusted || !store->notify_enabled || max_global_seq == 0;
 	rf_key_claim(store, frame->keys, frame->nkeys);
+	rf_totals_count(store->totals, RF_COUNT_REDIRECTED, frame->redirected);
 	rf_frame_close(frame);
 	if (!silent)
 		Async_Notify(RF_CHANNEL, psprintf("%s:" INT64_FORMAT, store->schema,

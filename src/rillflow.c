@@ -20,9 +20,11 @@
 #include "frame.h"
 #include "guc.h"
 #include "launcher.h"
+#include "report.h"
 #include "scan.h"
 #include "store.h"
 #include "throttle.h"
+#include "totals.h"
 
 PG_MODULE_MAGIC;
 
@@ -65,6 +67,8 @@ _PG_init(void)
 {
 	rf_guc_define();
 	rf_store_init();
+	rf_totals_init();
+	rf_report_init();
 	rf_frame_init();
 	rf_direct_init();
 	rf_scan_init();

@@ -43,6 +43,7 @@
 #include "partition.h"
 #include "policy.h"
 #include "query.h"
+#include "report.h"
 #include "run.h"
 #include "store.h"
 #include "tenancy.h"
@@ -206,6 +207,15 @@ prune_runs(const Run *run)
 				  1, types, values, NULL);
 }
 
+/* Begin a line of the log about a run. */
+static void
+begin_line(const Run *run, const char *what, StringInfo line)
+{
+	rf_report_begin(line, what);
+	rf_report_text(line, "schema", run->book.schema);
+	rf_report_text(line, "policy", run->name);
+}
+
 /* Finish a run that is on record, and count it for the policy. */
 static void
 put_end(const Run *run)
@@ -213,6 +223,7 @@ put_end(const Run *run)
 	const ErrorData *error = run->error;
 	RfScope			 scope;
 	int				 failures;
+	StringInfoData	 line;
 
 	rf_query_begin(&scope, run->book.owner, SECURITY_RESTRICTED_OPERATION);
 	finish_row(run);
@@ -224,13 +235,14 @@ put_end(const Run *run)
 		return;
 	}
 	failures = rf_policy_note_failure(&run->book, run->name, error->message);
-	ereport(
-		LOG,
-		(errmsg(
-			failures >= RF_POLICY_MAX_FAILURES ?
-				"policy \"%s\" of schema \"%s\" is paused after %d failures: %s" :
-				"policy \"%s\" of schema \"%s\" failed, %d in a row: %s",
-			run->name, run->book.schema, failures, error->message)));
+	begin_line(run,
+			   failures >= RF_POLICY_MAX_FAILURES ? "policy paused" :
+													"policy run failed",
+			   &line);
+	rf_report_number(&line, "failures", failures);
+	rf_report_text(&line, "sqlstate", unpack_sql_state(error->sqlerrcode));
+	rf_report_text(&line, "error", error->message);
+	rf_report_now(&line);
 }
 
 /*
@@ -278,6 +290,7 @@ begin_run(Run *run)
 			rf_policy_open_book(namespace_id, &run->book) && is_due(run);
 	if (begun)
 	{
+		rf_policy_note_cut_runs(&run->book);
 		rf_query_begin(&scope, run->book.owner, SECURITY_RESTRICTED_OPERATION);
 		mark_cut_runs(run);
 		run->run_id = insert_run(run);
@@ -575,17 +588,19 @@ finish_run(Run *run)
 static void
 log_run(const Run *run)
 {
-	long ms = TimestampDifferenceMilliseconds(run->started_at,
-											  GetCurrentTimestamp());
+	const RfProgress *progress = &run->progress;
+	int64			  microseconds = GetCurrentTimestamp() - run->started_at;
+	StringInfoData	  line;
 
-	if (rf_guc_log_min_duration < 0 || ms < rf_guc_log_min_duration ||
-		run->progress.events + run->progress.months == 0)
+	if (progress->events + progress->months == 0 ||
+		!rf_report_wanted(RF_NOW_AND_THEN, microseconds))
 		return;
-	ereport(LOG, (errmsg("policy \"%s\" of schema \"%s\": " INT64_FORMAT
-						 " events in " INT64_FORMAT " batches, " INT64_FORMAT
-						 " months flipped, %ld ms",
-						 run->name, run->book.schema, run->progress.events,
-						 run->progress.batches, run->progress.months, ms)));
+	begin_line(run, "policy run", &line);
+	rf_report_number(&line, "events", progress->events);
+	rf_report_number(&line, "batches", progress->batches);
+	rf_report_number(&line, "months", progress->months);
+	rf_report_time(&line, microseconds);
+	rf_report_now(&line);
 }
 
 /*
@@ -618,14 +633,17 @@ try_part(Run *run, void (*part)(Run *run))
 static void
 leave_run(const Run *run, const ErrorData *error)
 {
+	StringInfoData line;
+
 	if (error == NULL || is_cancel(error))
 		return;
 	rf_board_note_trouble(MyDatabaseId, run->namespace_id);
-	ereport(LOG,
-			(errmsg(run->begun ?
-						"a run of policy \"%s\" could not be finished: %s" :
-						"a run of policy \"%s\" could not begin: %s",
-					run->name, error->message)));
+	rf_report_begin(&line, run->begun ? "policy run not finished" :
+										"policy run not begun");
+	rf_report_text(&line, "policy", run->name);
+	rf_report_text(&line, "sqlstate", unpack_sql_state(error->sqlerrcode));
+	rf_report_text(&line, "error", error->message);
+	rf_report_now(&line);
 }
 
 /*

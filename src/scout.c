@@ -47,14 +47,12 @@ typedef struct LookCall
 	List	   *dues;
 } LookCall;
 
-typedef struct Finding
+/* All stores together. */
+typedef struct Search
 {
-	bool		found;
-	bool		more; /* is there another one? */
-	RfJob		job;
-	TimestampTz since;	/* how long has it waited? */
-	TimestampTz due_at; /* when there will be more to do */
-} Finding;
+	RfFinding  *finding;
+	TimestampTz since; /* how long has what was found waited? */
+} Search;
 
 static void
 look_into_store(void *arg)
@@ -96,15 +94,17 @@ choose_role(const LookCall *call, const RfPolicyDue *due)
  * looked at again when a worker has ended, and after a while.
  */
 static void
-choose(Finding *finding, const LookCall *call)
+choose(Search *search, const LookCall *call)
 {
-	ListCell *cell;
+	RfFinding *finding = search->finding;
+	ListCell  *cell;
 
 	foreach(cell, call->dues)
 	{
 		RfPolicyDue *due = lfirst(cell);
 		Oid			 role;
 
+		finding->limits_lag |= due->limits_lag;
 		if (!due->due)
 		{
 			finding->due_at = Min(finding->due_at, due->due_at);
@@ -119,10 +119,10 @@ choose(Finding *finding, const LookCall *call)
 			continue;
 		}
 		finding->more = finding->found;
-		if (finding->found && due->since >= finding->since)
+		if (finding->found && due->since >= search->since)
 			continue;
 		finding->found = true;
-		finding->since = due->since;
+		search->since = due->since;
 		finding->job.database = MyDatabaseId;
 		finding->job.role = role;
 		finding->job.namespace_id = call->namespace_id;
@@ -140,17 +140,16 @@ leave_store(Oid namespace_id, const ErrorData *error)
 						 get_namespace_name(namespace_id), error->message)));
 }
 
-/*
- * What is due in this database, and is it all?  *due_at is when there will be
- * more to do.
- */
-bool
-rf_scout_find(TimestampTz now, RfJob *job, bool *more, TimestampTz *due_at)
+/* What is due in this database, and is it all? */
+void
+rf_scout_find(TimestampTz now, RfFinding *finding)
 {
 	List	 *schemas = rf_store_schemas();
-	Finding	  finding = {.due_at = DT_NOEND};
+	Search	  search = {.finding = finding};
 	ListCell *cell;
 
+	memset(finding, 0, sizeof(*finding));
+	finding->due_at = DT_NOEND;
 	foreach(cell, schemas)
 	{
 		LookCall	call = {.namespace_id = lfirst_oid(cell), .now = now};
@@ -161,19 +160,15 @@ rf_scout_find(TimestampTz now, RfJob *job, bool *more, TimestampTz *due_at)
 														 rf_guc_naptime * 1000);
 		CHECK_FOR_INTERRUPTS();
 		if (rests_until > now)
-			finding.due_at = Min(finding.due_at, rests_until);
+			finding->due_at = Min(finding->due_at, rests_until);
 		else if (rf_query_look(look_into_store, &call, RF_ANY_ERROR, &error))
-			choose(&finding, &call);
+			choose(&search, &call);
 		else
 		{
 			leave_store(call.namespace_id, error);
-			finding.due_at = Min(finding.due_at, call.look_again_at);
+			finding->due_at = Min(finding->due_at, call.look_again_at);
 		}
 	}
-	*job = finding.job;
-	*more = finding.more;
-	*due_at = finding.due_at;
-	return finding.found;
 }
 
 /*

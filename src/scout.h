@@ -12,7 +12,6 @@
 
 #include "board.h"
 
-extern bool rf_scout_find(TimestampTz now, RfJob *job, bool *more,
-						  TimestampTz *due_at);
+extern void rf_scout_find(TimestampTz now, RfFinding *finding);
 
 #endif /* RF_SCOUT_H */

@@ -145,9 +145,9 @@ store_uses(const RfStore *store, Oid relid)
 		   relid == store->events_cold || relid == store->events_archive ||
 		   relid == store->events_all || relid == store->streams ||
 		   relid == store->config || relid == store->keys ||
-		   relid == store->log || relid == store->consumers ||
-		   relid == store->policies || relid == store->runs ||
-		   relid == store->holds;
+		   relid == store->log || relid == store->totals ||
+		   relid == store->consumers || relid == store->policies ||
+		   relid == store->runs || relid == store->holds;
 }
 
 static void
@@ -585,6 +585,7 @@ find_tables(RfStore *store)
 	store->config = get_relname_relid("rf_archive_config", nsp);
 	store->keys = get_relname_relid("rf_event_keys", nsp);
 	store->log = get_relname_relid("rf_archive_log", nsp);
+	store->totals = get_relname_relid("rf_archive_totals", nsp);
 	store->consumers = get_relname_relid("rf_consumers", nsp);
 	store->policies = get_relname_relid("rf_archive_policies", nsp);
 	store->runs = get_relname_relid("rf_archive_runs", nsp);
@@ -600,9 +601,10 @@ has_all_tables(const RfStore *store)
 		   OidIsValid(store->events_archive) && OidIsValid(store->events_all) &&
 		   OidIsValid(store->streams) && OidIsValid(store->streams_pkey) &&
 		   OidIsValid(store->config) && OidIsValid(store->keys) &&
-		   OidIsValid(store->log) && OidIsValid(store->consumers) &&
-		   OidIsValid(store->policies) && OidIsValid(store->runs) &&
-		   OidIsValid(store->holds) && OidIsValid(store->sequence);
+		   OidIsValid(store->log) && OidIsValid(store->totals) &&
+		   OidIsValid(store->consumers) && OidIsValid(store->policies) &&
+		   OidIsValid(store->runs) && OidIsValid(store->holds) &&
+		   OidIsValid(store->sequence);
 }
 
 static void
@@ -997,6 +999,10 @@ check_right(const RfStore *store, RfRight right, Oid *relid)
 			*relid = store->consumers;
 			result = pg_class_aclcheck(*relid, user, ACL_INSERT | ACL_UPDATE);
 			break;
+		case RF_RIGHT_MONITOR:
+			*relid = store->totals;
+			result = pg_class_aclcheck(*relid, user, ACL_SELECT);
+			break;
 		case RF_RIGHT_OWN:
 			if (!rf_compat_owns_relation(*relid, user))
 				result = ACLCHECK_NOT_OWNER;
@@ -1028,6 +1034,7 @@ allows_rows(const RfStore *store, RfRight right)
 			return rf_wall_allows(store->events, CMD_SELECT, tenant, false);
 		case RF_RIGHT_ARCHIVE:
 			return rf_wall_allows(store->streams, CMD_UPDATE, tenant, false);
+		case RF_RIGHT_MONITOR: /* sums of the store, and names of tenants */
 		case RF_RIGHT_OWN:
 			break;
 	}
@@ -1320,6 +1327,38 @@ work_on_all(RfRight right, bool looks, RfStoreWork work, void *arg)
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 	rf_store_warn_denied(denied);
+}
+
+/*
+ * Look at each store, in order of the schemas, for who reports on all of them
+ * again and again.  The result is how many could be looked at, *left_out how
+ * many could not: for lack of rights, since they are broken, half restored or
+ * gone.  Those are counted, and nothing is said of them.
+ */
+int
+rf_store_survey(RfRight right, RfStoreWork work, void *arg, int *left_out)
+{
+	List	 *rows = registered_stores();
+	int		  seen = 0;
+	ListCell *cell;
+
+	*left_out = 0;
+	foreach(cell, rows)
+	{
+		Registered *row = lfirst(cell);
+		StoreCall	call = {.right = right, .work = work, .arg = arg};
+		ErrorData  *error;
+
+		CHECK_FOR_INTERRUPTS();
+		call.namespace_id = get_namespace_oid(row->schema, true);
+		if (OidIsValid(call.namespace_id) &&
+			rf_query_look(work_on_store, &call, RF_ANY_ERROR, &error) &&
+			!call.denied)
+			seen++;
+		else
+			(*left_out)++;
+	}
+	return seen;
 }
 
 /*

@@ -49,6 +49,7 @@ typedef struct RfStore
 	Oid config;
 	Oid keys;
 	Oid log;
+	Oid totals;
 	Oid consumers;
 	Oid policies;
 	Oid runs;
@@ -135,6 +136,7 @@ typedef enum RfRight
 	RF_RIGHT_STATUS,  /* the same, and to see all rows */
 	RF_RIGHT_ARCHIVE, /* UPDATE on rf_streams */
 	RF_RIGHT_CONSUME, /* INSERT or UPDATE on rf_consumers */
+	RF_RIGHT_MONITOR, /* SELECT on rf_archive_totals */
 	RF_RIGHT_OWN	  /* ownership of events */
 } RfRight;
 
@@ -166,6 +168,8 @@ typedef void (*RfStoreWork)(RfStore *store, void *arg);
 extern bool rf_store_is_all(const char *tenant);
 extern void rf_store_each(const char *tenant, RfRight right, bool looks,
 						  RfStoreWork work, void *arg);
+extern int	rf_store_survey(RfRight right, RfStoreWork work, void *arg,
+							int *left_out);
 extern bool rf_store_warn(Oid namespace_id, const ErrorData *error);
 extern void rf_store_warn_denied(int count);
 

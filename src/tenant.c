@@ -271,7 +271,7 @@ alter_owners(const RfStore *store, const char *role)
 						   store->events_hot, store->events_cold};
 	const Oid others[] = {store->streams, store->config,	store->keys,
 						  store->log,	  store->consumers, store->policies,
-						  store->runs,	  store->holds};
+						  store->runs,	  store->holds,		store->totals};
 
 	if (store->namespace_id != rf_store_extension_schema() &&
 		rf_compat_owns_schema(store->namespace_id, GetUserId()))

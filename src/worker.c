@@ -55,6 +55,7 @@
 #include "query.h"
 #include "store.h"
 #include "throttle.h"
+#include "wait_point.h"
 #include "worker.h"
 
 /* How often a long move says how far it is. */
@@ -656,6 +657,8 @@ typedef struct FlipCall
 {
 	RfStore	   *store;
 	DateADT		month;
+	Oid			leaf;	 /* set: what has flipped */
+	bool		is_held; /* does the session keep writers out of it? */
 	bool		ignore_consumers;
 	bool		had_locks;
 	bool		refused;	/* it goes by rows */
@@ -669,8 +672,8 @@ flip_month(void *arg)
 {
 	FlipCall *call = arg;
 
-	(void) rf_flip_month(call->store, RF_COLD, call->month,
-						 call->ignore_consumers, &call->locked_at);
+	call->leaf = rf_flip_month(call->store, RF_COLD, call->month,
+							   call->ignore_consumers, &call->locked_at);
 }
 
 static void
@@ -723,6 +726,11 @@ try_flip(MoveLoop *loop, void *arg)
 		loop->progress.months += call->locked_at != 0 ? 1 : 0;
 		call->wanted = loop->commits && call->locked_at != 0 &&
 					   rf_lock_is_wanted(loop->store->events);
+		if (loop->commits && call->locked_at != 0)
+		{
+			rf_flip_hold(call->leaf);
+			call->is_held = true;
+		}
 	}
 	else if (loop->commits)
 	{
@@ -776,6 +784,35 @@ join_rival(MoveLoop *loop, const RfPartition *source)
 	return true;
 }
 
+/* An attempt to count what has flipped; the argument is a FlipCall. */
+static void
+count_month(void *arg)
+{
+	const FlipCall *call = arg;
+
+	rf_flip_count(call->store, call->leaf, call->month);
+}
+
+/*
+ * The step has its snapshot.  What keeps the events from being counted keeps
+ * nothing else from going on: the estimate stays, and so it does when the step
+ * is tried again, on a snapshot that is too late.
+ */
+static void
+count_flipped(MoveLoop *loop, void *arg)
+{
+	FlipCall  *call = arg;
+	ErrorData *error;
+
+	if (!call->is_held)
+		return;
+	rf_flip_let_go(call->leaf);
+	call->is_held = false;
+	call->store = loop->store;
+	if (!is_over(loop))
+		(void) rf_query_attempt(count_month, call, RF_ANY_ERROR, &error);
+}
+
 /*
  * Flip in a step of its own.  Who waited for it goes first: the next flip
  * comes when they had the tables for longer than it did.
@@ -797,6 +834,11 @@ flip_and_yield(MoveLoop *loop, const LeafCall *leaf)
 									  0);
 	held = TimestampDifferenceMilliseconds(call.locked_at,
 										   GetCurrentTimestamp());
+	if (call.is_held)
+	{
+		RF_WAIT_POINT("flip_before_count");
+		(void) do_step(loop, count_flipped, &call);
+	}
 	if (call.wanted && !is_over(loop))
 		rf_lock_pause(Min(YIELD_FACTOR * Max(held, 1), LONGEST_YIELD_MS));
 	return !call.refused;

@@ -55,7 +55,7 @@ sub make_plain
 	ask("SELECT rf_uninstall('public', 'public', true)")
 	  if ask("SELECT count(*) FROM rf_stores WHERE schema = 'public'") > 0;
 	ask('SET client_min_messages = error; DROP VIEW IF EXISTS events_all; DROP TABLE IF EXISTS events, events_archive,'
-		  . ' rf_streams, rf_archive_config, rf_event_keys, rf_archive_log, rf_archive_policies, rf_consumers, rf_archive_runs, rf_holds; DROP SCHEMA IF EXISTS checks CASCADE');
+		  . ' rf_streams, rf_archive_config, rf_event_keys, rf_archive_log, rf_archive_policies, rf_consumers, rf_archive_runs, rf_holds, rf_archive_totals; DROP SCHEMA IF EXISTS checks CASCADE');
 	ask($plain);
 	return state();
 }

@@ -32,7 +32,7 @@ sub make_plain
 SET client_min_messages = error;
 DROP VIEW IF EXISTS events_all;
 DROP TABLE IF EXISTS events, events_archive, rf_streams, rf_archive_config, rf_event_keys, rf_archive_log,
-	rf_archive_policies, rf_consumers, rf_archive_runs, rf_holds CASCADE;
+	rf_archive_policies, rf_consumers, rf_archive_runs, rf_holds, rf_archive_totals CASCADE;
 DROP SCHEMA IF EXISTS checks CASCADE;
 CREATE TABLE public.events (
 	global_seq bigserial PRIMARY KEY, stream_id uuid NOT NULL, stream_seq integer NOT NULL, event_type text NOT NULL,
@@ -210,7 +210,7 @@ SQL
 	my $before = make_plain(50);
 	my $reader = $node->background_psql('postgres');
 	my $holder = hold_point($node, 'adopt_checked');
-	my $adopter = start_psql($node, "SET rillflow.lock_timeout = '200ms'; CALL rf_adopt('events');", 'adopter');
+	my $adopter = start_psql($node, "SET rillflow.lock_timeout = '3s'; CALL rf_adopt('events');", 'adopter');
 	my $pid = wait_at_point($node, 'adopt_checked', 'adopter', $adopter);
 	$reader->query_safe('BEGIN; SELECT count(*) FROM events');
 	ask("SELECT pg_cancel_backend($pid)");

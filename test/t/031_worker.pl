@@ -36,7 +36,7 @@ wait_until('a second run is on record', sub { return runs($node, 'postgres', 'co
 wait_until('the policy waits', sub { return status($node, 'postgres', 'p') eq 'waiting' });
 is(status($node, 'postgres', 'p', "concat_ws('|', failures, last_error, due_at > now() - interval '2 seconds', pid, events)"), '0|t',
 	'at work: the status says when it is due again');
-is(scalar messages($node, qr/LOG:  policy "p" of schema "public": \d+ events in \d+ batches/),
+is(scalar messages($node, qr/LOG:  policy run: schema=public policy=p events=\d+ batches=\d+ months=\d+ ms=\d+\.\d{3}$/),
 	runs($node, 'postgres', 'count(*)', 'events > 0'), 'at work: the log has a line for a run that moved events');
 
 prepare_hold($node, 'postgres', 'public');
@@ -87,6 +87,11 @@ $pid = held_worker($node, 'postgres');
 ask("SELECT pg_cancel_backend($pid)");
 wait_until('it is on record', sub { return runs($node, 'postgres', 'count(*)', "held_back_by = 'cancel'") == 1 });
 is(status($node, 'postgres', 'p', 'failures'), 0, 'cancel: a run that is cancelled is no failure');
+held_worker($node, 'postgres');
+my $cancels = runs($node, 'postgres', 'count(*)', "held_back_by = 'cancel'");
+ask("BEGIN; SAVEPOINT s; SELECT rf_policy_pause('p'); ROLLBACK TO s; COMMIT");
+usleep(1_000_000);
+is(runs($node, 'postgres', 'count(*)', "held_back_by = 'cancel'"), $cancels, 'pause: one that is undone stops nothing');
 free_batches($node, 'postgres', 'public');
 settled($node, 'resume');
 

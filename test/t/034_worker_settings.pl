@@ -94,7 +94,8 @@ for my $held (0, 1)
 	like($session->ask('EXECUTE a'), qr/^[1-9]\d*$/, 'the session goes on');
 	$node->safe_psql('busy', "SELECT rf_policy_resume('p')"); # a run that found no store has failed
 	at_work($node, 'busy', "swapped $held");
-	is(runs($node, 'busy', 'count(*)', 'finished_at IS NULL'), 0, 'no run is left open');
+	is(runs($node, 'busy', 'count(*)', 'finished_at IS NULL AND run_id < (SELECT max(run_id) FROM rf_archive_runs)'),
+		0, 'no run is left open, but for one that goes on');
 }
 $session->leave;
 

@@ -69,7 +69,8 @@ for my $store (@failing)
 {
 	my $error = ask("SELECT error FROM $store.rf_archive_runs WHERE error IS NOT NULL ORDER BY run_id DESC LIMIT 1");
 	like($error, $expected{$store}, "$store: the error is on record");
-	is(scalar messages($node, qr/policy "$store" of schema "$store" failed, 1 in a row: \Q$error\E/, $before_log), 1,
+	my $escaped = $error =~ s/(["\\])/\\$1/gr;
+	is(scalar messages($node, qr/policy run failed: schema=$store policy=$store failures=1 sqlstate=\w{5} error="\Q$escaped\E"$/, $before_log), 1,
 		"$store: and in the log, once");
 }
 
@@ -106,9 +107,9 @@ for my $store (@failing)
 {
 	like( ask("SELECT concat_ws('|', state, failures, detail, last_error IS NOT NULL) FROM rf_worker_status WHERE policy = '$store'"),
 		qr/^paused\|5\|paused: 5 failures in a row: $expected{$store}.*\|t$/, "$store: paused after five failures, which the status says");
-	is(scalar messages($node, qr/policy "$store" of schema "$store" is paused after 5 failures/, $before_log), 1, "$store: as does the log");
+	is(scalar messages($node, qr/policy paused: schema=$store policy=$store failures=5 /, $before_log), 1, "$store: as does the log");
 }
-is(scalar messages($node, qr/policy "(?:@{[join '|', @failing]})" of schema/, $before_log), 5 * @failing, 'a failure is one line of the log');
+is(scalar messages($node, qr/policy (?:run failed|paused): schema=\w+ policy=(?:@{[join '|', @failing]}) /, $before_log), 5 * @failing, 'a failure is one line of the log');
 
 # ---- who waits for others, or for a role that may log in, has not failed
 

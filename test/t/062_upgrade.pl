@@ -1,6 +1,7 @@
 # pg_upgrade, to a server of the same and of each later version that is installed with the extension: months that
 # have flipped, in both backends, come over leaf by leaf as they are, and flip again. Their columns of the tier are
-# in the catalog, as defaults of rows that lack them.
+# in the catalog, as defaults of rows that lack them. RF_UPGRADE_TO names the directories of the programs of later
+# servers, separated by colons; otherwise those of Debian's packages are tried.
 use strict;
 use warnings FATAL => 'all';
 use PostgreSQL::Test::Cluster;
@@ -70,7 +71,7 @@ sub picture
 SELECT attrelid::regclass, attname, CASE WHEN attname <> 'migrated_at' THEN attmissingval END, atthasmissing FROM pg_attribute
 WHERE attrelid::regclass::text ~ 'events_(hot|cold|archive)_2024' AND relnamespace(attrelid) = '$schema'::regnamespace
 	AND attname IN ('retention_class', 'migrated_at', 'migrated_by', 'note') AND atthasmissing
-ORDER BY 1::text COLLATE "C", 2
+ORDER BY attrelid::regclass::text COLLATE "C", attname
 SQL
 	}
 	return \%picture;
@@ -107,13 +108,20 @@ sub servers
 {
 	my @found = ([ 'the same version', undef, $old_bin ]);
 	my ($running) = qx($old_bin/pg_config --version) =~ /(\d+)/;
-	foreach my $version (17, 18)
+	my @later = $ENV{RF_UPGRADE_TO} ? split(/:/, $ENV{RF_UPGRADE_TO}) : map { "/usr/lib/postgresql/$_/bin" } 17, 18;
+	foreach my $bin (@later)
 	{
-		next if $version <= $running;
-		my $path = "/usr/lib/postgresql/$version";
-		push @found, [ "version $version", $path, "$path/bin" ];
+		my ($version) = $bin =~ m{/(\d+)/bin$} ? $1 : qx($bin/pg_config --version) =~ /(\d+)/;
+		push @found, [ "version $version", $bin =~ s{/bin$}{}r, $bin ] if $version > $running;
 	}
 	return @found;
+}
+
+sub has_extension
+{
+	my ($bin) = @_;
+	chomp(my $directory = qx($bin/pg_config --pkglibdir));
+	return -e "$directory/rillflow.so";
 }
 
 # What of a cluster pg_upgrade has come to.
@@ -160,7 +168,7 @@ foreach my $server (servers())
   SKIP:
 	{
 		skip "$what is not installed with the extension", 1
-		  unless -x "$bin/pg_upgrade" && -x "$bin/postgres" && (!defined $path || -e "$path/lib/rillflow.so");
+		  unless -x "$bin/pg_upgrade" && -x "$bin/postgres" && (!defined $path || has_extension($bin));
 		# From 18 on LOAD, by which pg_upgrade looks for libraries, looks for this name in one directory only.
 		skip "$what has the extension elsewhere than in its own directories", 1
 		  if !defined $path && !loads_by_its_name();

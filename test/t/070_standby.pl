@@ -73,6 +73,11 @@ my %readers = (
 	],
 	rf_policy_due => ["SELECT * FROM rf_policy_due('2026-01-01 00:00+00')"],
 	rf_tenants => ['SELECT count(*) FROM rf_tenants()'],
+	rf_metrics => [
+		"SELECT name, labels, value FROM rf_metrics() WHERE type <> 'gauge'",
+		"SELECT name, labels, value FROM rf_metrics(NULL) WHERE name ~ 'streams|ahead|consumer_lag'"
+	],
+	rf_metrics_text => ["SELECT line FROM regexp_split_to_table(rf_metrics_text(), '\n') AS line WHERE line ~ 'streams|_total'"],
 	rf_worker_list => ['SELECT schema, policy, state, detail FROM rf_worker_status'],
 	rf_archive_redirect_enabled => ['SELECT rf_archive_redirect_enabled()'],
 	rf_archive_move => [

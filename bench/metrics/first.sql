@@ -1,0 +1,2 @@
+\timing on
+SELECT count(*) FROM rf_metrics();

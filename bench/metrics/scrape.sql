@@ -1,0 +1,4 @@
+SELECT count(*) FROM rf_metrics();
+SELECT count(*) FROM rf_metrics();
+\timing on
+SELECT count(*) FROM rf_metrics();
