@@ -40,11 +40,6 @@
 #error "Rillflow needs PostgreSQL 15 or later"
 #endif
 
-/* from 16 on postgres.h does without it */
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
-
 /* 16 declares it in fmgr.h */
 #if PG_VERSION_NUM < 160000
 extern PGDLLEXPORT void _PG_init(void);

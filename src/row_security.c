@@ -150,7 +150,10 @@ lock_tables(const RfStore *store)
 	return tables;
 }
 
-/* Give all tables the policy that goes by the setting; NULL: take it. */
+/*
+ * Give all tables the policy that goes by the setting; NULL: take it.  A
+ * setting that was set in a transaction before is empty, not gone.
+ */
 static void
 set_policies(RfStore *store, const char *setting)
 {
@@ -169,8 +172,9 @@ set_policies(RfStore *store, const char *setting)
 		take_policy(lfirst_oid(cell));
 		if (setting != NULL)
 			give_policy(rf_store_relation_name(lfirst_oid(cell)),
-						rf_query_format("tenant_id = current_setting(%L, true)",
-										setting));
+						rf_query_format(
+							"tenant_id = nullif(current_setting(%L, true), '')",
+							setting));
 	}
 	entry.detail = setting == NULL ? "off" : psprintf("by %s", setting);
 	rf_ledger_write(rf_store_in(namespace_id, false), &entry);
