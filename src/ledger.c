@@ -8,7 +8,7 @@
  * rf_prune_log() alone takes old rows out, and leaves their sums behind.
  *
  * What a row tells is also added to the sums of the store (totals.c), and
- *logged when the transaction commits (report.c).
+ * logged when the transaction commits (report.c).
  *
  * The functions here expect to be called inside a scope of the store's owner.
  *

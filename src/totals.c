@@ -11,7 +11,7 @@
  * A single row would make transactions wait for each other's commit.  There
  * are several, slots: who commits takes any one that nobody holds, or makes
  * another one, and what is asked for is the sum over all of them.  The counts
- *of a transaction are kept in memory and written right before it commits, so a
+ * of a transaction are kept in memory and written right before it commits, so a
  * slot is held for no longer than the commit takes.  They are written on the
  * heap: a slot has to be taken as it is now, at any isolation level, and not as
  * the transaction's snapshot shows it.
@@ -22,10 +22,10 @@
  * was counted too many must not be taken back, for a counter never falls: it is
  * an excess, which the next flips are counted less for.  Flips of a store come
  * one after the other, up to their commits, so that no two take the same
- *excess.
+ * excess.
  *
  * Locks: ROW EXCLUSIVE on the table, from the first count on; a row of it,
- *never waited for.
+ * never waited for.
  *
  *-------------------------------------------------------------------------
  */
