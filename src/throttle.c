@@ -24,7 +24,7 @@
  * has a limit, and each run that has one.  While they do not reach back as far
  * as the limit, as after the start of a server, they prove nothing, and nothing
  * is concluded: the lag that the server measures is all there is until the
- *first one is old enough.
+ * oldest one is old enough.
  *
  * A limit may be a second or a day, and a sample is taken each second at most.
  * When there is no room for another one those are dropped without which the
