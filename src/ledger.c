@@ -61,8 +61,7 @@ static const RfStatement insert_streams =
  * time of the youngest of them.  A note that a stream was left open stays until
  * the stream has been taken care of.  What was redacted, held and released
  * stays, with its reason, and so does all that is told of a stream on hold.
- * Of flips all stay or none, since a count without its flip, or the other way
- * round, would be taken for something else.
+ * Where a flip stays, so does what came of it: it would be counted again.
  */
 #define OF_FLIPS "'flip', 'flip back', 'flip counted', 'convert'"
 #define IS_FOLDED                                                            \
