@@ -106,7 +106,7 @@ $old->quit;
 # Tenants by the hundred in one transaction take few locks, and each has rows of his own.
 ask('CREATE DATABASE conjoined');
 sub ask_conjoined { return $primary->safe_psql('conjoined', $_[0]); }
-ask_conjoined("SET client_min_messages = error; CREATE EXTENSION rillflow; SELECT rf_install('public', tenancy => 'conjoined')");
+ask_conjoined("SET client_min_messages = error; CREATE EXTENSION rillflow; SELECT rf_uninstall('public', 'public'); SELECT rf_install('public', tenancy => 'conjoined')");
 my $mark = "SELECT count(*) FROM generate_series(1, 500) AS n, rf_archive_mark(md5('s')::uuid, tenant => 't ' || n)";
 ask_conjoined("BEGIN; $mark; PREPARE TRANSACTION 'tenants'");
 my $locks = ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 7");
