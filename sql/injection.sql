@@ -40,6 +40,22 @@ SELECT held_back_by IN (SELECT word FROM checks.words) AS literally FROM rf_arch
 SELECT count(*) FROM checks.words, rf_consumer_remove(word) WHERE octet_length(word) < 64;
 SELECT count(*) FROM rf_consumers;
 
+-- Policies: likewise. Holds and redactions: any reason.
+SET client_min_messages = error;
+SELECT count(*) FROM checks.words, rf_policy_set(word, '1 year') WHERE octet_length(word) < 64;
+SELECT count(*), count(checks.try(format('SELECT rf_policy_pause(%L)', name))) FROM checks.words JOIN rf_archive_policies ON name = word;
+SELECT count(*) FROM checks.words JOIN rf_policy_due('2100-01-01 00:00+00') ON policy = word;
+SELECT count(*) FROM checks.words, rf_policy_remove(word) WHERE octet_length(word) < 64;
+SELECT DISTINCT checks.try(format('SELECT rf_policy_set(%L, ''1 year'')', word)) FROM checks.words WHERE octet_length(word) > 63;
+RESET client_min_messages;
+SELECT count(*) FROM checks.words, rf_hold(lpad(n::text, 32, '0')::uuid, word) AS a, rf_hold(NULL, word) AS b;
+SELECT count(*) FROM checks.words JOIN rf_holds ON reason = word AND stream_id = lpad(n::text, 32, '0')::uuid;
+SELECT count(*) FROM checks.words, rf_release(lpad(n::text, 32, '0')::uuid, word) AS a, rf_release(NULL, word) AS b;
+SELECT count(*) FROM rf_holds;
+SELECT count(*) FROM checks.words, rf_redact(lpad(n::text, 32, '0')::uuid, 1, word);
+SELECT action, count(*) FROM checks.words JOIN rf_archive_log ON detail IN (word, 'event 1: ' || word) AND action ~ 'hold|release|redact' GROUP BY 1 ORDER BY 1;
+SELECT count(*) FROM rf_archive_policies;
+
 -- Tenants: any text of 1 to 63 bytes but the star; looked up literally.
 CREATE TABLE checks.outcomes (n int, outcome text);
 CREATE SCHEMA other;

@@ -91,7 +91,7 @@ SELECT * FROM rf_append('00000000-0000-0000-0000-000000000001', 'a', '{}');
 \echo :SQLSTATE
 SELECT rf_install('store');
 \echo :SQLSTATE
-SELECT relname, relowner::regrole, relhasrules, relhastriggers FROM pg_class WHERE relnamespace = 'store'::regnamespace AND relkind = 'r' AND relname <> 'rf_stores';
+SELECT relname, relowner::regrole, relhasrules, relhastriggers FROM pg_class WHERE relnamespace = 'store'::regnamespace AND relkind = 'r' AND relname <> 'rf_stores' ORDER BY relname;
 DROP TABLE store.events;
 SELECT rf_install('store');
 SELECT stream_seq FROM rf_append('00000000-0000-0000-0000-000000000001', 'a', '{}');

@@ -70,7 +70,7 @@ INSERT INTO checks.calls (call) VALUES
 	($$rf_archive_redirect_enabled(tenant => %1$L)$$), ($$rf_archive_set_redirect(true, tenant => %1$L)$$), ($$rf_archive_set_include_archived(true, tenant => %1$L)$$), ($$rf_archive_set_notify(true, tenant => %1$L)$$), ($$rf_archive_set_backend('partitioned', tenant => %1$L)$$),
 	($$rf_policy_set('q', '1 year', tenant => %1$L)$$), ($$rf_policy_pause('p', tenant => %1$L)$$), ($$rf_policy_resume('p', tenant => %1$L)$$), ($$rf_policy_run('p', tenant => %1$L)$$), ($$rf_policy_arm(tenant => %1$L)$$), ($$rf_policy_due('2024-06-01 00:00+00', tenant => %1$L)$$), ($$rf_policy_remove('p', tenant => %1$L)$$),
 	($$rf_create_partition('cold', '2031-01-01', tenant => %1$L)$$), ($$rf_drop_partition('hot', '2032-01-01', tenant => %1$L)$$), ($$rf_drain_default(tenant => %1$L)$$), ($$rf_flip_partition('2024-01-01', 'cold', tenant => %1$L)$$),
-	($$rf_prune_log('-infinity', tenant => %1$L)$$), ($$rf_flatten(tenant => %1$L)$$), ($$rf_upgrade_store(tenant => %1$L)$$), ($$rf_set_owner(current_user, tenant => %1$L)$$),
+	($$rf_prune_log('-infinity', tenant => %1$L)$$), ($$rf_flatten(tenant => %1$L)$$), ($$rf_upgrade_store(tenant => %1$L)$$), ($$rf_enable_rls('app.tenant', tenant => %1$L)$$), ($$rf_disable_rls(tenant => %1$L)$$), ($$rf_set_owner(current_user, tenant => %1$L)$$),
 	($$rf_install(%2$L, %1$L)$$), ($$rf_uninstall(%2$L, %2$L, true)$$), ($$rf_create_tenant(%1$L || '.')$$), ($$rf_drop_tenant(%1$L, %1$L, true)$$), ($$rf_tenants()$$),
 	($$rf_worker_start()$$), ($$rf_worker_list()$$), ($$rf_archive_run('infinity', tenant => %1$L)$$), ($$rf_adopt('checks.tenants', tenant => %1$L)$$);
 SELECT p.oid::regprocedure AS without_a_line FROM pg_proc AS p

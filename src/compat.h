@@ -36,18 +36,8 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-/* since 16 postgres.h leaves out what takes values of variable length apart */
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
-
 #if PG_VERSION_NUM < 150000
 #error "Rillflow needs PostgreSQL 15 or later"
-#endif
-
-/* from 16 on postgres.h does without it */
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
 #endif
 
 /* 16 declares it in fmgr.h */

@@ -240,16 +240,23 @@ take_changes(Launcher *launcher)
 		note_changed(database);
 }
 
-/* Does somebody wait for the database?  Also true of one that is gone. */
+/*
+ * Does somebody wait for the database?  Also true of one that is gone, which
+ * the next round forgets.
+ */
 static bool
-is_wanted(Oid oid)
+is_wanted(Launcher *launcher, Oid oid)
 {
 	bool wanted;
+	bool gone;
 
 	StartTransactionCommand();
-	wanted = rf_lock_database_is_wanted(oid) || get_database_name(oid) == NULL;
+	wanted = rf_lock_database_is_wanted(oid);
+	gone = !wanted && get_database_name(oid) == NULL;
 	CommitTransactionCommand();
-	return wanted;
+	if (gone)
+		launcher->listed_at = 0;
+	return wanted || gone;
 }
 
 /*
@@ -473,7 +480,7 @@ guard_databases(Launcher *launcher)
 		end_late_process(process);
 		if (database == NULL)
 			continue;
-		if (!is_wanted(database->oid))
+		if (!is_wanted(launcher, database->oid))
 			database->wanted_since = 0;
 		else if (database->wanted_since == 0)
 			database->wanted_since = now;
@@ -517,7 +524,7 @@ start_workers(Launcher *launcher)
 	while (launcher->nworkers < rf_guc_max_workers &&
 		   (database = next_database(launcher, true)) != NULL)
 	{
-		bool wanted = is_wanted(database->oid);
+		bool wanted = is_wanted(launcher, database->oid);
 
 		if (!wanted && !start_process(launcher, &database->job, false))
 			return;
@@ -542,7 +549,7 @@ start_scout(Launcher *launcher)
 	database = next_database(launcher, false);
 	if (database == NULL)
 		return;
-	if (is_wanted(database->oid))
+	if (is_wanted(launcher, database->oid))
 		database->look_at = after_seconds(GetCurrentTimestamp(), 1);
 	else
 	{
@@ -591,6 +598,14 @@ time_to_sleep(Launcher *launcher)
 		result = Min(result,
 					 TimestampDifferenceMilliseconds(now, database->look_at));
 	return result;
+}
+
+/* Is the only database that it serves gone? */
+static bool
+has_lost_database(Launcher *launcher)
+{
+	return OidIsValid(launcher->database) &&
+		   find_database(launcher, launcher->database) == NULL;
 }
 
 static void
@@ -642,9 +657,7 @@ rf_launcher_main(Datum arg)
 		proc_exit(0);
 	make_launcher(&launcher, DatumGetObjectId(arg));
 	list_databases(&launcher);
-	while (!ShutdownRequestPending &&
-		   (!OidIsValid(launcher.database) ||
-			find_database(&launcher, launcher.database) != NULL))
+	while (!ShutdownRequestPending)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
@@ -653,6 +666,8 @@ rf_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 		}
 		do_round(&launcher);
+		if (has_lost_database(&launcher))
+			break;
 		(void) WaitLatch(MyLatch,
 						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 time_to_sleep(&launcher), PG_WAIT_EXTENSION);

@@ -8,7 +8,7 @@
  * from its parent.  A month that flips keeps what it has.
  *
  * That is a filter for what is read and written as the caller.  What we do as
- * the owner of the store is asked about beforehand (wall.c).
+ * the owner of the store is asked about beforehand (rls.c).
  *
  * Locks: to make or drop the policies, ACCESS EXCLUSIVE on all tables of the
  * store that have one, under the lock of who makes months.
@@ -150,7 +150,10 @@ lock_tables(const RfStore *store)
 	return tables;
 }
 
-/* Give all tables the policy that goes by the setting; NULL: take it. */
+/*
+ * Give all tables the policy that goes by the setting; NULL: take it.  A
+ * setting that was set in a transaction before is empty, not gone.
+ */
 static void
 set_policies(RfStore *store, const char *setting)
 {
@@ -169,8 +172,9 @@ set_policies(RfStore *store, const char *setting)
 		take_policy(lfirst_oid(cell));
 		if (setting != NULL)
 			give_policy(rf_store_relation_name(lfirst_oid(cell)),
-						rf_query_format("tenant_id = current_setting(%L, true)",
-										setting));
+						rf_query_format(
+							"tenant_id = nullif(current_setting(%L, true), '')",
+							setting));
 	}
 	entry.detail = setting == NULL ? "off" : psprintf("by %s", setting);
 	rf_ledger_write(rf_store_in(namespace_id, false), &entry);

@@ -45,6 +45,8 @@ my %functions = (
 	rf_read_all => [ 'read', 'rf_read_all(include_archived => true, tenant => %T)' ],
 	rf_archive_status => [ 'status', 'rf_archive_status(%T)' ],
 	rf_partitions => [ 'whole status', 'rf_partitions(%T)' ],
+	rf_metrics => [ 'monitor', 'rf_metrics(%T)' ],
+	rf_metrics_text => [ 'monitor', 'rf_metrics_text(%T)' ],
 	rf_archive_redirect_enabled => [ 'whole read', 'rf_archive_redirect_enabled(%T)' ],
 	rf_archive_mark => [ 'archive', 'rf_archive_mark(%1, tenant => %T)', 'rf_archive_mark(gen_random_uuid(), tenant => %T)' ],
 	rf_archive_reactivate => [ 'archive', 'rf_archive_reactivate(%2, tenant => %T)' ],
@@ -96,9 +98,10 @@ my %opens = (
 	reader => [qw(read status)],
 	archivist => [qw(archive)],
 	consumer => [qw(read status consume)],
-	owner => [qw(append read status archive consume own)],
+	monitor => [qw(monitor)],
+	owner => [qw(append read status archive consume monitor own)],
 	nobody => [],
-	superuser => [qw(append read status archive consume own create)]);
+	superuser => [qw(append read status archive consume monitor own create)]);
 
 # ---- Statements on the tables, likewise; %N is the tenant's name, and %C the condition for its rows
 
@@ -130,6 +133,7 @@ my %statements = (
 	(map { ("SELECT FROM %S.$_" => {}) }
 		  qw(events_hot events_cold events_hot_default events_hot_2024_01 events_archive_2024_01 events_archive_default
 		  rf_event_keys rf_holds rf_archive_policies rf_archive_runs rf_archive_config)),
+	'SELECT FROM %S.rf_archive_totals' => { monitor => 'ok' },
 	'SELECT FROM %S.rf_consumers' => { consumer => 'ok' },
 	'UPDATE %S.rf_consumers SET updated_at = now()' => { consumer => 'ok' },
 	'DELETE FROM %S.rf_consumers' => {},
@@ -164,7 +168,7 @@ sub expect_call
 	return undef if $form eq 'mall' && !$whole && $function !~ /^rf_(tenants|worker_list)$/;
 	return undef if $function eq 'rf_drop_tenant' && $form =~ /default|mall/;
 	$success = '22023' if $form eq 'conjoined' && $whole;
-	$success = '0A000' if $form eq 'mall' && $function eq 'rf_flatten';
+	$success = '0A000' if $form eq 'mall' && $function eq 'rf_flatten' || $form eq 'conjoined' && $function eq 'rf_drop_tenant';
 	# the schema of the extension is not the store's own, and does not go along with it
 	$success = '42501' if $form eq 'mall' && $function eq 'rf_install' && $role->{kind} ne 'superuser';
 	# the switches of a store are no rows of anybody's
@@ -379,8 +383,9 @@ sub role
 # ---- A single default store
 
 start('single', 'The store in public', 'Owners');
+ask('CREATE ROLE monitor; GRANT SELECT ON rf_archive_totals TO monitor');
 my @strangers = (role('nobody', 'nobody'), role(ask('SELECT current_user'), 'superuser'));
-try_table([ (map { role($_, $_, 'public') } qw(appender reader archivist)), role('projection', 'consumer', 'public'), @strangers ],
+try_table([ (map { role($_, $_, 'public') } qw(appender reader archivist)), role('projection', 'consumer', 'public'), role('monitor', 'monitor', 'public'), @strangers ],
 	[ { name => 'public', form => 'default', argument => 'NULL', schema => 'public' } ]);
 $node->stop;
 

@@ -90,6 +90,8 @@ my %writers = (
 	rf_drop_tenant => ["SELECT rf_drop_tenant('nobody', 'nobody', true)"],
 	rf_set_owner => ['SELECT rf_set_owner(current_user)'],
 	rf_upgrade_store => ['SELECT rf_upgrade_store()'],
+	rf_enable_rls => ['SELECT rf_enable_rls()'],
+	rf_disable_rls => ['SELECT rf_disable_rls()'],
 	rf_uninstall => ["SELECT rf_uninstall('public', 'public', true)"],
 	rf_append => [
 		"SELECT rf_append($two, 't', '{}')",
