@@ -128,8 +128,8 @@ INSERT INTO tenant_flips.events (stream_id, event_type, body, created_at, bucket
 SELECT pg_stat_force_next_flush();
 SELECT count(pg_stat_reset_single_table_counters(oid)) FROM pg_class WHERE relnamespace = 'tenant_flips'::regnamespace AND relname ~ '^events_hot_2024_\d\d$';
 UPDATE pg_class SET reltuples = b FROM (VALUES ('events_hot_2024_05', 1300), ('events_hot_2024_06', 1600), ('events_hot_2024_07', 2900)) AS t(n, b) WHERE relnamespace = 'tenant_flips'::regnamespace AND relname = n;
-SELECT rf_flip_partition('2024-05-01', 'cold', tenant => 'flips');
-SELECT * FROM rf_archive_move('2024-07-01 00:00+00', tenant => 'flips');
+SELECT * FROM rf_archive_move('2024-06-01 00:00+00', tenant => 'flips');
+SELECT rf_flip_partition('2024-06-01', 'cold', tenant => 'flips');
 SELECT rf_flip_partition('2024-07-01', 'cold', tenant => 'flips');
 SELECT rf_flip_partition('2024-07-01', 'hot', tenant => 'flips');
 SELECT archived_at IS NOT NULL AS marked FROM rf_archive_mark(checks.id(1), tenant => 'flips');
