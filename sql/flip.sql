@@ -322,7 +322,7 @@ SELECT * FROM check_keep();
 ALTER INDEX events_hot_2024_07_pkey RENAME TO my_pkey;
 CREATE INDEX events_hot_2024_07_pkey ON store.mine (id);
 SELECT rf_flip_partition('2024-07-01', 'cold');
-SELECT indexrelid::regclass FROM pg_index WHERE indrelid IN ('events_archive_2024_07'::regclass, 'store.mine'::regclass) ORDER BY 1::text COLLATE "C";
+SELECT indexrelid::regclass FROM pg_index WHERE indrelid IN ('events_archive_2024_07'::regclass, 'store.mine'::regclass) ORDER BY indexrelid::regclass::text COLLATE "C";
 SELECT * FROM check_same();
 DROP TABLE store.mine;
 

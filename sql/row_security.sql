@@ -66,7 +66,10 @@ RESET ROLE;
 SELECT rf_disable_rls();
 SELECT rf_drop_partition('hot', '2024-01-01');
 SELECT rf_uninstall('store', 'store', true);
-DROP TABLE events, events_archive, rf_streams, rf_archive_config, rf_event_keys, rf_archive_log, rf_consumers, rf_archive_policies, rf_archive_runs, rf_holds CASCADE;
+DO $$
+BEGIN
+	EXECUTE (SELECT format('DROP TABLE %s CASCADE', string_agg(oid::regclass::text, ', ')) FROM pg_class WHERE relnamespace = 'store'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN ('rf_stores', 'rf_armed'));
+END $$;
 
 --
 -- A conjoined store, and conditions of all kinds
