@@ -120,6 +120,38 @@ CALL rf_archive_run('2024-05-01 00:00+00', tenant => 'flips');
 SELECT * FROM checks.flips;
 SELECT value FROM rf_metrics('flips') WHERE name = 'archive_events_moved_total' AND labels ->> 'method' = 'flip';
 
+-- Who can't commit leaves the estimate, and the next run counts: what has flipped, and not what has come since.
+SELECT rf_create_partition('hot', month, tenant => 'flips') FROM unnest(ARRAY['2024-05-01', '2024-06-01', '2024-07-01']::date[]) AS month;
+SELECT format('ALTER TABLE tenant_flips.events_hot_2024_0%s SET (autovacuum_enabled = off)', n) FROM generate_series(5, 7) AS n
+\gexec
+INSERT INTO tenant_flips.events (stream_id, event_type, body, created_at, bucket_month) SELECT checks.id(n), 'e', '{}', make_timestamptz(2024, m, 2, 0, 0, 0, 'UTC'), make_date(2024, m, 1) FROM generate_series(5, 7) AS m, generate_series(1, 1000) AS n;
+SELECT pg_stat_force_next_flush();
+SELECT count(pg_stat_reset_single_table_counters(oid)) FROM pg_class WHERE relnamespace = 'tenant_flips'::regnamespace AND relname ~ '^events_hot_2024_\d\d$';
+UPDATE pg_class SET reltuples = b FROM (VALUES ('events_hot_2024_05', 1300), ('events_hot_2024_06', 1600), ('events_hot_2024_07', 2900)) AS t(n, b) WHERE relnamespace = 'tenant_flips'::regnamespace AND relname = n;
+SELECT rf_flip_partition('2024-05-01', 'cold', tenant => 'flips');
+SELECT * FROM rf_archive_move('2024-07-01 00:00+00', tenant => 'flips');
+SELECT rf_flip_partition('2024-07-01', 'cold', tenant => 'flips');
+SELECT rf_flip_partition('2024-07-01', 'hot', tenant => 'flips');
+SELECT archived_at IS NOT NULL AS marked FROM rf_archive_mark(checks.id(1), tenant => 'flips');
+SELECT rf_archive_set_redirect(true, tenant => 'flips');
+INSERT INTO tenant_flips.events (stream_id, event_type, body, created_at, bucket_month) SELECT checks.id(1), 'redirected', '{}', '2024-05-03', '2024-05-01' FROM generate_series(1, 3);
+SELECT rf_create_partition('hot', '2024-06-01', tenant => 'flips');
+INSERT INTO tenant_flips.events (stream_id, event_type, body, created_at, bucket_month) VALUES (checks.id(2), 'late', '{}', '2024-06-03', '2024-06-01');
+SELECT rf_flip_partition('2024-06-01', 'cold', tenant => 'flips');
+SELECT * FROM checks.flips;
+CALL rf_archive_run('2024-04-01 00:00+00', stream_id => checks.id(1), tenant => 'flips');
+SELECT excess FROM checks.flips;
+CALL rf_archive_run('2024-04-01 00:00+00', only_archived => true, tenant => 'flips');
+SELECT * FROM checks.flips;
+SELECT bucket_month, events, estimated, detail FROM tenant_flips.rf_archive_log WHERE action = 'flip counted' AND bucket_month > '2024-04-01' ORDER BY log_id;
+-- Once, also when the ledger has been pruned, which keeps flips whose streams are still to be closed.
+CALL rf_archive_run('2024-04-01 00:00+00', only_archived => true, tenant => 'flips');
+SELECT rf_prune_log('infinity', tenant => 'flips') > 0 AS folded;
+CALL rf_archive_run('2024-04-01 00:00+00', only_archived => true, tenant => 'flips');
+SELECT told, excess FROM checks.flips;
+SELECT count(*) FROM tenant_flips.rf_archive_log WHERE action = 'flip' AND bucket_month >= '2024-05-01';
+SELECT array_agg(DISTINCT bucket_month) AS counted FROM tenant_flips.rf_archive_log WHERE action = 'flip counted' AND detail <> 'pruned';
+
 --
 -- Pruning the ledger changes no counter
 --

@@ -504,7 +504,8 @@ append_events(RfStore *store, Request *request)
 		return;
 	write_events(store, request, head, to_cold);
 	if (to_cold)
-		rf_totals_count(store->totals, RF_COUNT_REDIRECTED, fresh);
+		rf_totals_count(store->totals, store->tenant_number,
+						RF_COUNT_REDIRECTED, fresh);
 	claim_new_keys(store, request);
 	notify_append(store, request);
 }

@@ -15,7 +15,7 @@
  *
  * Locks: ACCESS EXCLUSIVE on events, events_archive, all of their leaves, and
  * rf_streams, waited for as lock.c says, and held to the end of the
- *transaction.
+ * transaction.
  *
  *-------------------------------------------------------------------------
  */

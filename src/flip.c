@@ -914,13 +914,37 @@ log_rows(RfStore *store, const char *action, DateADT month, Oid source,
  * they are counted in the transaction after it, on a snapshot that was taken
  * before anybody could change the month: the session keeps writers out across
  * the commit, until it has the snapshot.
+ *
+ * A flip of who can't commit, or whose count failed, is counted late, by a run:
+ * those events of the month of which the columns of its tier tell that they
+ * have flipped, or all, where they do not tell.  A month that has flipped back
+ * or changed its backend since keeps its estimate.
+ *
+ * Who has counted takes a lock, and looks whether somebody else was first.
  */
 
-static const RfStatement find_estimate =
-	{"SELECT events FROM {log} WHERE action = 'flip' AND bucket_month = $1"
-	 " AND estimated ORDER BY log_id DESC LIMIT 1",
-	 1,
-	 {DATEOID}};
+/* What the last of these is tells whether a month is to be counted. */
+#define TELLS_OF_COUNT                                           \
+	"action IN ('flip', 'flip back', 'flip counted', 'convert')" \
+	" AND (action <> 'flip' OR estimated)"
+
+static const RfStatement list_uncounted =
+	{"SELECT bucket_month FROM (SELECT DISTINCT ON (bucket_month)"
+	 " bucket_month, action FROM {log} WHERE " TELLS_OF_COUNT
+	 " AND bucket_month IS NOT NULL"
+	 " ORDER BY bucket_month, log_id DESC) AS l"
+	 " WHERE action = 'flip' ORDER BY 1",
+	 0,
+	 {0}};
+
+/* The estimate, and what has come to the month by other flips, by rows. */
+static const char *const find_estimate =
+	"SELECT events, (SELECT coalesce(sum(events), 0)::bigint FROM %s AS r"
+	" WHERE action = 'flip' AND NOT estimated AND log_id > f.log_id"
+	" AND bucket_month = f.bucket_month)"
+	" FROM (SELECT log_id, action, bucket_month, events FROM %s"
+	" WHERE " TELLS_OF_COUNT " AND bucket_month = %L"
+	" ORDER BY log_id DESC LIMIT 1) AS f WHERE action = 'flip'";
 
 static LockRelId
 lock_id_of(Oid leaf)
@@ -948,31 +972,95 @@ rf_flip_let_go(Oid leaf)
 	UnlockRelationIdForSession(&id, ShareLock);
 }
 
-/* Count the events of a month that has flipped, on the active snapshot. */
+/* How many of a leaf have flipped, on the active snapshot; if late, by rows. */
+static int64
+count_events(Oid leaf, bool late)
+{
+	bool told = late && get_attnum(leaf, "migrated_by") > 0;
+
+	rf_query_read(
+		rf_query_format("SELECT count(*) FROM ONLY %s%s",
+						rf_store_relation_name(leaf),
+						told ? " WHERE migrated_by = '" FLIPPER "'" : ""));
+	return DatumGetInt64(rf_query_must(0, 1));
+}
+
+/* What was told of a month that is still to be counted; false: it is not. */
+static bool
+read_estimate(const RfStore *store, DateADT month, int64 *estimate,
+			  int64 *by_rows)
+{
+	char *log = rf_store_relation_name(store->log);
+	bool  found;
+
+	rf_lock_counters(store->namespace_id);
+	PushActiveSnapshot(GetLatestSnapshot());
+	found = rf_query_read(rf_query_format(find_estimate, log, log,
+										  rf_partition_date_text(month))) > 0;
+	PopActiveSnapshot();
+	if (found)
+	{
+		*estimate = DatumGetInt64(rf_query_must(0, 1));
+		*by_rows = DatumGetInt64(rf_query_must(0, 2));
+	}
+	return found;
+}
+
+/*
+ * Count the events of a month that has flipped, on the active snapshot, which
+ * is that of the moment after the flip, or late.
+ */
 void
-rf_flip_count(RfStore *store, Oid leaf, DateADT month)
+rf_flip_count(RfStore *store, Oid leaf, DateADT month, bool late)
 {
 	RfLedgerEntry entry = RF_LEDGER_ENTRY("flip counted");
-	Datum		  value = DateADTGetDatum(month);
 	RfScope		  scope;
 	int64		  estimate;
+	int64		  by_rows;
 
+	store = store->whole;
 	entry.started_at = GetCurrentTimestamp();
 	entry.bucket_month = month;
 	entry.detail = get_rel_name(leaf);
 	if (entry.detail == NULL)
 		return;
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	if (rf_query_run(rf_store_plan(store, &find_estimate), &value, NULL) > 0)
+	entry.events = count_events(leaf, late);
+	if (read_estimate(store, month, &estimate, &by_rows))
 	{
-		estimate = DatumGetInt64(rf_query_must(0, 1));
-		rf_query_read(rf_query_format("SELECT count(*) FROM ONLY %s",
-									  rf_store_relation_name(leaf)));
-		entry.events = DatumGetInt64(rf_query_must(0, 1));
+		if (late)
+			entry.events = Max(entry.events - by_rows, 0);
 		rf_ledger_write(store, &entry);
 		rf_totals_correct_flip(store->totals, estimate, entry.events);
 	}
 	rf_query_end(&scope);
+}
+
+/* Cold months that have flipped and were not counted, the oldest first. */
+List *
+rf_flip_uncounted(RfStore *store)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid			  cold = rf_store_tier_parent(store, RF_COLD);
+	List		 *result = NIL;
+	RfScope		  scope;
+	uint64		  count;
+
+	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
+	count = rf_query_run(rf_store_plan(store, &list_uncounted), NULL, NULL);
+	for (uint64 i = 0; i < count; i++)
+	{
+		DateADT		  month = DatumGetDateADT(rf_query_must(i, 1));
+		MemoryContext old;
+
+		if (!OidIsValid(rf_partition_of_month(cold, month)))
+			continue;
+		old = MemoryContextSwitchTo(context);
+		result = lappend_int(result, month);
+		MemoryContextSwitchTo(old);
+	}
+	rf_query_end(&scope);
+	return result;
 }
 
 /*

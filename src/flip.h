@@ -34,8 +34,9 @@ extern Oid		   rf_flip_month(RfStore *store, RfTier tier, DateADT month,
 								 bool ignore_consumers, TimestampTz *locked_at);
 extern void		   rf_flip_hold(Oid leaf);
 extern void		   rf_flip_let_go(Oid leaf);
-extern void		   rf_flip_count(RfStore *store, Oid leaf, DateADT month);
-extern void		   rf_flip_add_proof(Oid leaf, const char *condition);
+extern void	 rf_flip_count(RfStore *store, Oid leaf, DateADT month, bool late);
+extern List *rf_flip_uncounted(RfStore *store);
+extern void	 rf_flip_add_proof(Oid leaf, const char *condition);
 extern int64 rf_flip_absorb(RfStore *store, Oid small, Oid large, int limit,
 							int64 up_to);
 extern void	 rf_flip_cold_tier(RfStore *store, RfBackend backend);

@@ -500,7 +500,7 @@ rf_frame_advance(RfFrame *frame, RfHead *head, TimestampTz created_at,
 	if (landing == RF_REDIRECTED)
 	{
 		raise->expected = RF_EXPECT_ARCHIVED;
-		frame->redirected++;
+		head->redirected++;
 		return;
 	}
 	remember_run(frame, head);

@@ -56,6 +56,7 @@ typedef struct RfHead
 	bool			 archived;
 	bool			 locked;
 	SubTransactionId flushed_in; /* raised in the table, by whom */
+	int64			 redirected; /* rows that went to the cold tier instead */
 	RfRun			 run;		 /* the last one */
 	struct RfHead	*next;
 } RfHead;
@@ -86,7 +87,6 @@ typedef struct RfFrame
 	RfKey			  *keys; /* idempotency keys of its rows */
 	int				   nkeys;
 	int				   maxkeys;
-	int64			   redirected; /* rows that went to the cold tier instead */
 	int64			   max_global_seq;
 	int64			   drawn_above; /* our locks say that numbers are */
 } RfFrame;

@@ -5,9 +5,9 @@
  *
  * A hold is a row of rf_holds: of one stream, or, without one, of a tenant of a
  * conjoined store, or of the store, and all that comes to it.  A stream can be
- *on hold for several reasons, each of which is released by itself; the reason
- *is what tells holds apart.  Held events change tier like all others, for
- *nothing of them is lost by that.
+ * on hold for several reasons, each of which is released by itself; the reason
+ * is what tells holds apart.  Held events change tier like all others, for
+ * nothing of them is lost by that.
  *
  * Who drops or redacts keeps the holds as they are until his transaction ends,
  * by a lock on the table that stands against all who write it, and then looks

@@ -240,8 +240,13 @@ static const char *const store_ddl[] = {
 	"CREATE INDEX rf_archive_log_flip ON %s.rf_archive_log (log_id)"
 	" WHERE action IN ('flip', 'flips closed')",
 
+	"CREATE INDEX rf_archive_log_flip_month ON %s.rf_archive_log"
+	" (bucket_month, log_id DESC)"
+	" WHERE action IN ('flip', 'flip back', 'flip counted', 'convert')",
+
 	"CREATE TABLE %s.rf_archive_totals ("
 	" slot integer NOT NULL,"
+	" tenant_id text COLLATE \"C\" NOT NULL DEFAULT '',"
 	" streams_marked bigint NOT NULL DEFAULT 0,"
 	" streams_reactivated bigint NOT NULL DEFAULT 0,"
 	" events_moved bigint NOT NULL DEFAULT 0,"
@@ -252,7 +257,7 @@ static const char *const store_ddl[] = {
 	" batch_buckets bigint[] NOT NULL,"
 	" flip_microseconds bigint NOT NULL DEFAULT 0,"
 	" flip_buckets bigint[] NOT NULL,"
-	" CONSTRAINT rf_archive_totals_pkey PRIMARY KEY (slot)"
+	" CONSTRAINT rf_archive_totals_pkey PRIMARY KEY (tenant_id, slot)"
 	") WITH (fillfactor = 50)",
 
 	"CREATE TABLE %s.rf_consumers ("
@@ -393,8 +398,8 @@ static const struct
 	 "stream_id uuid,tenant_id text,bucket_month date,events int8,"
 	 "estimated bool,streams int8,duration interval,detail text,entries int8"},
 	{"rf_archive_totals", 'r',
-	 "slot int4,streams_marked int8,streams_reactivated int8,events_moved int8,"
-	 "events_flipped int8,events_flipped_excess int8,events_redirected int8,"
+	 "slot int4,tenant_id text,streams_marked int8,streams_reactivated int8,"
+	 "events_moved int8,events_flipped int8,events_flipped_excess int8,events_redirected int8,"
 	 "batch_microseconds int8,batch_buckets _int8,flip_microseconds int8,"
 	 "flip_buckets _int8"},
 	{"rf_consumers", 'r',

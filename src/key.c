@@ -3,12 +3,12 @@
  * key.c
  *	  Idempotency keys: rf_event_keys.
  *
- * An event may carry a key in headers ->> 'idempotency_key'.  A key belongs
- * to one event of the whole store, or of a tenant of a conjoined one, hot or
+ * An event may carry a key in headers ->> 'idempotency_key'.  A key belongs to
+ * one event of the whole store, or of a tenant of a conjoined one, hot or
  * cold, of whatever month, which no index on partitions could promise; so keys
- *have a table of their own, which is not partitioned.  An append that repeats a
- *key of its own stream gets the first event's numbers; one that bears another
- *stream's key fails with RF003.
+ * have a table of their own, which is not partitioned.  An append that repeats
+ * a key of its own stream gets the first event's numbers; one that bears
+ * another stream's key fails with RF003.
  *
  *-------------------------------------------------------------------------
  */

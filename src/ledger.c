@@ -8,7 +8,7 @@
  * rf_prune_log() alone takes old rows out, and leaves their sums behind.
  *
  * What a row tells is also added to the sums of the store (totals.c), and
- *logged when the transaction commits (report.c).
+ * logged when the transaction commits (report.c).
  *
  * The functions here expect to be called inside a scope of the store's owner.
  *
@@ -61,7 +61,9 @@ static const RfStatement insert_streams =
  * time of the youngest of them.  A note that a stream was left open stays until
  * the stream has been taken care of.  What was redacted, held and released
  * stays, with its reason, and so does all that is told of a stream on hold.
+ * Where a flip stays, so does what came of it: it would be counted again.
  */
+#define OF_FLIPS "'flip', 'flip back', 'flip counted', 'convert'"
 #define IS_FOLDED                                                            \
 	"logged_at < $1"                                                         \
 	" AND action NOT IN ('left open', 'flips closed', 'redact', 'hold',"     \
@@ -70,8 +72,8 @@ static const RfStatement insert_streams =
 	" AND (h.tenant_id = l.tenant_id OR h.tenant_id IS NULL))"               \
 	" AND NOT (action ~ '^adopt ' AND log_id > coalesce((SELECT max(log_id)" \
 	" FROM {log} WHERE action = 'adopt'), 0))"                               \
-	" AND NOT (action = 'flip' AND log_id > coalesce((SELECT max(log_id)"    \
-	" FROM {log} WHERE action = 'flips closed'), 0))"
+	" AND NOT (action IN (" OF_FLIPS ") AND log_id > coalesce("              \
+	"(SELECT max(log_id) FROM {log} WHERE action = 'flips closed'), 0))"
 
 static const RfStatement fold_entries =
 	{"WITH old AS (DELETE FROM {log} AS l WHERE " IS_FOLDED " RETURNING *),"
@@ -194,22 +196,23 @@ count_entry(const RfStore *store, const RfLedgerEntry *entry,
 {
 	const char *action = entry->action;
 	bool		flips = strcmp(action, "flip") == 0;
+	uint32		tenant = store->tenant_number;
 
 	if (strcmp(action, "mark") == 0)
-		rf_totals_count(store->totals, RF_COUNT_MARKED, 1);
+		rf_totals_count(store->totals, tenant, RF_COUNT_MARKED, 1);
 	else if (strcmp(action, "reactivate") == 0)
-		rf_totals_count(store->totals, RF_COUNT_REACTIVATED, 1);
+		rf_totals_count(store->totals, tenant, RF_COUNT_REACTIVATED, 1);
 	else if (strcmp(action, "batch") == 0)
 	{
-		rf_totals_count(store->totals, RF_COUNT_MOVED, entry->events);
-		rf_totals_time(store->totals, RF_TIME_BATCH, microseconds);
+		rf_totals_count(store->totals, tenant, RF_COUNT_MOVED, entry->events);
+		rf_totals_time(store->totals, tenant, RF_TIME_BATCH, microseconds);
 	}
 	else if (flips && entry->estimated)
 		rf_totals_count_flip(store->totals, entry->events);
 	else if (flips)
-		rf_totals_count(store->totals, RF_COUNT_MOVED, entry->events);
+		rf_totals_count(store->totals, tenant, RF_COUNT_MOVED, entry->events);
 	if (flips || strcmp(action, "flip back") == 0)
-		rf_totals_time(store->totals, RF_TIME_FLIP, microseconds);
+		rf_totals_time(store->totals, tenant, RF_TIME_FLIP, microseconds);
 }
 
 static Datum

@@ -45,6 +45,9 @@
 /* and of the one that who runs a policy of a store holds for his session */
 #define RUN_LOCK_CLASS 7275
 
+/* and of the one that who has counted a month that has flipped takes */
+#define COUNTERS_LOCK_CLASS 7277
+
 /* How often locks are tried for, and the pauses between. */
 #define MAX_ATTEMPTS 8
 #define FIRST_PAUSE_MS 50
@@ -196,6 +199,15 @@ rf_lock_run_is_free(Oid namespace_id)
 	DirectFunctionCall2(pg_advisory_unlock_int4, Int32GetDatum(RUN_LOCK_CLASS),
 						Int32GetDatum((int32) namespace_id));
 	return true;
+}
+
+/* Keep those apart who say how many events of a month have flipped. */
+void
+rf_lock_counters(Oid namespace_id)
+{
+	DirectFunctionCall2(pg_advisory_xact_lock_int4,
+						Int32GetDatum(COUNTERS_LOCK_CLASS),
+						Int32GetDatum((int32) namespace_id));
 }
 
 /*

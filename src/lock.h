@@ -30,6 +30,7 @@ extern bool rf_lock_try_checkpoints(Oid namespace_id);
 extern bool rf_lock_run(Oid namespace_id);
 extern bool rf_lock_keep_runs_away(Oid namespace_id);
 extern bool rf_lock_run_is_free(Oid namespace_id);
+extern void rf_lock_counters(Oid namespace_id);
 extern void rf_lock_retry(void (*work)(void *arg), void *arg);
 extern void rf_lock_pause(long ms);
 

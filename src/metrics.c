@@ -197,6 +197,13 @@ static const RfStatement count_streams =
 	 0,
 	 {0}};
 
+static const RfStatement count_streams_of_tenants =
+	{"SELECT tenant_id, count(*) FILTER (WHERE archived_at IS NULL),"
+	 " count(*) FILTER (WHERE archived_at IS NOT NULL) FROM {streams}"
+	 " WHERE true{mine} GROUP BY 1 ORDER BY 1",
+	 0,
+	 {0}};
+
 static const RfStatement count_leaf = {"SELECT count(*) FROM ONLY {source}",
 									   0,
 									   {0}};
@@ -315,22 +322,62 @@ count_times(const RfTimes *times)
 	return count;
 }
 
+/* From here on samples are those of a tenant of a conjoined store, */
+static void
+label_tenant(Survey *survey, const char *tenant)
+{
+	survey->labels[1] = (RfLabel){"tenant", tenant};
+}
+
+/* or of what the survey is of. */
+static void
+label_store(Survey *survey)
+{
+	const char *tenant = survey->store->tenant;
+
+	survey->labels[0] = (RfLabel){"schema", survey->store->schema};
+	label_tenant(survey, tenant == NULL ? "" : tenant);
+}
+
+/* What the months that flip are counted by, which are those of all tenants. */
+static void
+add_flip_totals(Survey *survey, const RfTotals *totals)
+{
+	add_with(survey, EVENTS_MOVED, "method", "flip",
+			 totals->counters[RF_COUNT_FLIPPED]);
+	add_times(survey, FLIP_DURATION, &totals->times[RF_TIME_FLIP]);
+}
+
+static void
+add_totals(Survey *survey, const RfTotals *totals)
+{
+	add(survey, STREAMS_MARKED, totals->counters[RF_COUNT_MARKED]);
+	add(survey, STREAMS_REACTIVATED, totals->counters[RF_COUNT_REACTIVATED]);
+	add_with(survey, EVENTS_MOVED, "method", "rows",
+			 totals->counters[RF_COUNT_MOVED]);
+	add(survey, EVENTS_REDIRECTED, totals->counters[RF_COUNT_REDIRECTED]);
+	add(survey, MOVE_BATCHES, count_times(&totals->times[RF_TIME_BATCH]));
+	add_times(survey, MOVE_DURATION, &totals->times[RF_TIME_BATCH]);
+}
+
 static void
 survey_totals(Survey *survey)
 {
-	RfTotals totals;
+	List	 *tenants = rf_totals_read_all(survey->store->totals,
+										   GetActiveSnapshot());
+	ListCell *cell;
 
-	rf_totals_read(survey->store->totals, GetActiveSnapshot(), &totals);
-	add(survey, STREAMS_MARKED, totals.counters[RF_COUNT_MARKED]);
-	add(survey, STREAMS_REACTIVATED, totals.counters[RF_COUNT_REACTIVATED]);
-	add_with(survey, EVENTS_MOVED, "method", "rows",
-			 totals.counters[RF_COUNT_MOVED]);
-	add_with(survey, EVENTS_MOVED, "method", "flip",
-			 totals.counters[RF_COUNT_FLIPPED]);
-	add(survey, EVENTS_REDIRECTED, totals.counters[RF_COUNT_REDIRECTED]);
-	add(survey, MOVE_BATCHES, count_times(&totals.times[RF_TIME_BATCH]));
-	add_times(survey, MOVE_DURATION, &totals.times[RF_TIME_BATCH]);
-	add_times(survey, FLIP_DURATION, &totals.times[RF_TIME_FLIP]);
+	foreach(cell, tenants)
+	{
+		const RfTenantTotals *tenant = lfirst(cell);
+
+		if (tenant->tenant != 0)
+			label_tenant(survey, tenant->name);
+		add_totals(survey, &tenant->totals);
+		if (tenant->tenant == 0)
+			add_flip_totals(survey, &tenant->totals);
+	}
+	label_store(survey);
 }
 
 /*
@@ -492,6 +539,30 @@ cold_fraction(Oid streams)
 }
 
 static void
+add_streams(Survey *survey, double hot, double cold)
+{
+	add(survey, HOT_STREAMS, hot);
+	add(survey, COLD_STREAMS, cold);
+}
+
+static void
+survey_streams_of_tenants(Survey *survey)
+{
+	RfStore *store = survey->store;
+	uint64 count = rf_query_run(rf_store_plan(store, &count_streams_of_tenants),
+								NULL, NULL);
+
+	for (uint64 i = 0; i < count; i++)
+	{
+		label_tenant(survey, TextDatumGetCString(rf_query_must(i, 1)));
+		add_streams(survey, DatumGetInt64(rf_query_must(i, 2)),
+					DatumGetInt64(rf_query_must(i, 3)));
+	}
+	label_store(survey);
+}
+
+/* All streams of the store; from the statistics where there are many. */
+static void
 survey_streams(Survey *survey)
 {
 	RfStore *store = survey->store;
@@ -499,19 +570,23 @@ survey_streams(Survey *survey)
 	double	 fraction = -1;
 
 	rf_size_of_table(store->streams, &size);
+	if (size.heap <= SMALL && store->conjoined)
+	{
+		survey_streams_of_tenants(survey);
+		return;
+	}
 	if (size.heap > SMALL)
 		fraction = cold_fraction(store->streams);
 	if (fraction >= 0)
 	{
 		double cold = rint(size.rows * fraction);
 
-		add(survey, HOT_STREAMS, size.rows - cold);
-		add(survey, COLD_STREAMS, cold);
+		add_streams(survey, size.rows - cold, cold);
 		return;
 	}
 	rf_query_run(rf_store_plan(store, &count_streams), NULL, NULL);
-	add(survey, HOT_STREAMS, DatumGetInt64(rf_query_must(0, 1)));
-	add(survey, COLD_STREAMS, DatumGetInt64(rf_query_must(0, 2)));
+	add_streams(survey, DatumGetInt64(rf_query_must(0, 1)),
+				DatumGetInt64(rf_query_must(0, 2)));
 }
 
 /*
@@ -636,6 +711,32 @@ survey_consumers(Survey *survey)
  * Stores
  */
 
+/* What there is of one tenant of a conjoined store. */
+static void
+survey_tenant(Survey *survey)
+{
+	RfStore *store = survey->store;
+	RfTotals totals;
+	RfSize	 size;
+
+	rf_totals_read(store->totals, GetActiveSnapshot(), store->tenant_number,
+				   &totals);
+	add_totals(survey, &totals);
+	rf_size_of_table(store->streams, &size);
+	if (size.heap <= SMALL)
+		survey_streams_of_tenants(survey);
+}
+
+static void
+survey_whole(Survey *survey)
+{
+	survey_totals(survey);
+	survey_tiers(survey);
+	survey_streams(survey);
+	survey_policies(survey);
+	survey_consumers(survey);
+}
+
 /* Collect the metrics of a store: all, or with an error none. */
 static void
 survey_store(RfStore *store, void *arg)
@@ -647,17 +748,14 @@ survey_store(RfStore *store, void *arg)
 	survey->store = store;
 	survey->hot_months = NIL;
 	survey->oldest_hot = DT_NOEND;
-	survey->labels[0] = (RfLabel){"schema", store->schema};
-	survey->labels[1] = (RfLabel){"tenant",
-								  store->tenant == NULL ? "" : store->tenant};
+	label_store(survey);
 	PG_TRY();
 	{
 		rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-		survey_totals(survey);
-		survey_tiers(survey);
-		survey_streams(survey);
-		survey_policies(survey);
-		survey_consumers(survey);
+		if (store->tenant_number != 0)
+			survey_tenant(survey);
+		else
+			survey_whole(survey);
 		rf_query_end(&scope);
 	}
 	PG_CATCH();

@@ -387,6 +387,15 @@ rf_events_redirect_archived(PG_FUNCTION_ARGS)
 	return PointerGetDatum(process_row(frame, trigdata));
 }
 
+/* Each row is one of the tenant that its stream is of. */
+static void
+count_redirected(const RfFrame *frame)
+{
+	for (const RfHead *head = frame->heads; head != NULL; head = head->next)
+		rf_totals_count(frame->store->totals, head->raise.stream.tenant,
+						RF_COUNT_REDIRECTED, head->redirected);
+}
+
 Datum
 rf_events_close(PG_FUNCTION_ARGS)
 {
@@ -408,7 +417,7 @@ rf_events_close(PG_FUNCTION_ARGS)
 	max_global_seq = frame->max_global_seq;
 	silent = frame->trusted || !store->notify_enabled || max_global_seq == 0;
 	rf_key_claim(store, frame->keys, frame->nkeys);
-	rf_totals_count(store->totals, RF_COUNT_REDIRECTED, frame->redirected);
+	count_redirected(frame);
 	rf_frame_close(frame);
 	if (!silent)
 		Async_Notify(RF_CHANNEL, psprintf("%s:" INT64_FORMAT, store->schema,

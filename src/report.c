@@ -6,7 +6,7 @@
  * A line is what was done, a colon, and fields: key=value, with blanks between.
  * Values are what people have written, too.  One that has anything but plain
  * characters is quoted, and what could end the quotes or the line is escaped:
- *an action is one line, and no value can pass for another field.
+ * an action is one line, and no value can pass for another field.
  *
  * What a transaction has done is logged when it commits, and so never logged
  * when it was undone; of a prepared one, when it is prepared.  A crash right

@@ -8,7 +8,7 @@
  * from its parent.  A month that flips keeps what it has.
  *
  * That is a filter for what is read and written as the caller.  What we do as
- * the owner of the store is asked about beforehand (wall.c).
+ * the owner of the store is asked about beforehand (rls.c).
  *
  * Locks: to make or drop the policies, ACCESS EXCLUSIVE on all tables of the
  * store that have one, under the lock of who makes months.

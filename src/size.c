@@ -7,8 +7,8 @@
  * file system.  Of 500 stores that makes a hundred thousand relations to lock,
  * to read from the catalogs, and to keep in the backend's memory.  Here the
  * catalogs are asked where the files are, and nothing is opened, locked or
- *kept. A relation that is dropped or rewritten meanwhile counts as far as its
- *files are found.
+ * kept. A relation that is dropped or rewritten meanwhile counts as far as its
+ * files are found.
  *
  *-------------------------------------------------------------------------
  */

@@ -6,10 +6,10 @@
  * Streams are counted, and so are the events in default partitions, which
  * should be few.  Other events are taken from the statistics, for a count of
  * them would cost what archiving saves.  No statistics tell those of a tenant
- *of a conjoined store: they are counted, along the indexes that begin with the
- * tenant.  Of the bytes nothing is his alone.  A leaf that has rows is opened,
- *and others are not: the status of all stores is looked at by those who monitor
- * them, all the time.
+ * of a conjoined store: they are counted, along the indexes that begin with
+ * the tenant.  Of the bytes nothing is his alone.  A leaf that has rows is
+ * opened, and others are not: the status of all stores is looked at by those
+ * who monitor them, all the time.
  *
  *-------------------------------------------------------------------------
  */

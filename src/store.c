@@ -54,9 +54,9 @@
 
 #include "compat.h"
 #include "query.h"
+#include "rls.h"
 #include "store.h"
 #include "tenancy.h"
-#include "wall.h"
 
 /* columns of rf_stores */
 #define STORES_SCHEMA 1
@@ -1025,15 +1025,15 @@ allows_rows(const RfStore *store, RfRight right)
 	{
 		case RF_RIGHT_APPEND:
 			return tenant == NULL ||
-				   rf_wall_allows(store->events, CMD_INSERT, tenant, true);
+				   rf_rls_allows(store->events, CMD_INSERT, tenant, true);
 		case RF_RIGHT_READ:
 		case RF_RIGHT_CONSUME:
 			return tenant == NULL ||
-				   rf_wall_allows(store->events, CMD_SELECT, tenant, true);
+				   rf_rls_allows(store->events, CMD_SELECT, tenant, true);
 		case RF_RIGHT_STATUS:
-			return rf_wall_allows(store->events, CMD_SELECT, tenant, false);
+			return rf_rls_allows(store->events, CMD_SELECT, tenant, false);
 		case RF_RIGHT_ARCHIVE:
-			return rf_wall_allows(store->streams, CMD_UPDATE, tenant, false);
+			return rf_rls_allows(store->streams, CMD_UPDATE, tenant, false);
 		case RF_RIGHT_MONITOR: /* sums of the store, and names of tenants */
 		case RF_RIGHT_OWN:
 			break;

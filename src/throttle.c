@@ -22,9 +22,9 @@
  * it ended longer ago than the limit is behind, whatever he says.  These
  * samples are in shared memory; the launcher adds to them, often where a policy
  * has a limit, and each run that has one.  While they do not reach back as far
- *as the limit, as after the start of a server, they prove nothing, and nothing
- *is concluded: the lag that the server measures is all there is until the first
- *one is old enough.
+ * as the limit, as after the start of a server, they prove nothing, and nothing
+ * is concluded: the lag that the server measures is all there is until the
+ * oldest one is old enough.
  *
  * A limit may be a second or a day, and a sample is taken each second at most.
  * When there is no room for another one those are dropped without which the

@@ -11,10 +11,13 @@
  * A single row would make transactions wait for each other's commit.  There
  * are several, slots: who commits takes any one that nobody holds, or makes
  * another one, and what is asked for is the sum over all of them.  The counts
- *of a transaction are kept in memory and written right before it commits, so a
+ * of a transaction are kept in memory and written right before it commits, so a
  * slot is held for no longer than the commit takes.  They are written on the
  * heap: a slot has to be taken as it is now, at any isolation level, and not as
  * the transaction's snapshot shows it.
+ *
+ * In a conjoined store there are slots for each tenant, which have his name;
+ * '' is what concerns many at once, and all that a single store counts.
  *
  * Counts may be of a subtransaction that is undone, and go with it.
  *
@@ -22,59 +25,91 @@
  * was counted too many must not be taken back, for a counter never falls: it is
  * an excess, which the next flips are counted less for.  Flips of a store come
  * one after the other, up to their commits, so that no two take the same
- *excess.
+ * excess.
  *
  * Locks: ROW EXCLUSIVE on the table, from the first count on; a row of it,
- *never waited for.
+ * never waited for.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
+#include "tenancy.h"
 #include "totals.h"
 
 /* Slots that processes share out by their numbers, before more are made. */
 #define SLOTS 32
+#define TENANT_SLOTS 4
+
+/*
+ * Tenants share the locks of their slots with others, so that a transaction of
+ * thousands of tenants does not fill the lock table.
+ */
+#define TENANT_GROUPS 32
+
+#define ANY_SLOT (-1)
 
 /* Tells our locks from those of pg_advisory_lock(), which has 1 and 2 there. */
 #define SLOT_LOCK 7
 
 const int64 rf_totals_bounds[RF_TIME_BUCKETS - 1] = RF_TIME_BOUNDS;
 
-/* What a (sub)transaction has counted in a table. */
+/* What was counted in a table, of a tenant. */
+typedef struct PendingKey
+{
+	Oid	   relid;
+	uint32 tenant; /* 0: of none, or of many */
+} PendingKey;
+
 typedef struct Pending
 {
-	struct Pending	*next;
-	Oid				 relid;
-	SubTransactionId subid;
-	RfTotals		 totals;
+	PendingKey key; /* hash key */
+	RfTotals   totals;
 } Pending;
 
-static Pending *pending = NULL;
+/* What a (sub)transaction has counted. */
+typedef struct Level
+{
+	struct Level	*below; /* of a transaction that is around it */
+	SubTransactionId subid;
+	HTAB			*pending;
+} Level;
+
+static Level *levels = NULL; /* the innermost first */
 
 /* Where this process has written last. */
 static struct
 {
-	Oid				relid;
+	PendingKey		key;
 	int32			slot;
 	ItemPointerData tid;
 } last_written;
@@ -114,12 +149,16 @@ require_columns(Relation rel)
 
 		if (i + 1 == RF_TOTALS_SLOT)
 			type = INT4OID;
+		if (i + 1 == RF_TOTALS_TENANT)
+			type = TEXTOID;
 		for (int timer = 0; timer < RF_TIMERS; timer++)
 		{
 			if (i + 1 == RF_TOTALS_BUCKETS(timer))
 				type = INT8ARRAYOID;
 		}
-		fits = TupleDescAttr(tupdesc, i)->atttypid == type;
+		fits = TupleDescAttr(tupdesc, i)->atttypid == type &&
+			   (type != TEXTOID ||
+				TupleDescAttr(tupdesc, i)->attcollation == C_COLLATION_OID);
 	}
 	if (!fits)
 		ereport(
@@ -184,15 +223,35 @@ bucket_array(const int64 *buckets)
 										   TYPALIGN_DOUBLE));
 }
 
+/* A tenant as the table names it: '' is none, or many. */
+static Datum
+tenant_datum(uint32 tenant)
+{
+	return tenant == 0 ? CStringGetTextDatum("") : rf_tenancy_datum(tenant);
+}
+
+/* Whose is a row? */
+static uint32
+read_tenant(TupleTableSlot *row)
+{
+	bool  isnull;
+	Datum value = slot_getattr(row, RF_TOTALS_TENANT, &isnull);
+
+	if (isnull || VARSIZE_ANY_EXHDR(DatumGetTextPP(value)) == 0)
+		return 0;
+	return rf_tenancy_number_of(value);
+}
+
 /* Make a row of the totals. */
 static void
-fill_slot(TupleTableSlot *new, int32 slot, const RfTotals *totals)
+fill_slot(TupleTableSlot *new, uint32 tenant, int32 slot,
+		  const RfTotals *totals)
 {
 	ExecClearTuple(new);
-	new->tts_values[RF_TOTALS_SLOT - 1] = Int32GetDatum(slot);
-	new->tts_isnull[RF_TOTALS_SLOT - 1] = false;
-	for (int i = 1; i < RF_TOTALS_COLUMNS; i++)
+	for (int i = 0; i < RF_TOTALS_COLUMNS; i++)
 		new->tts_isnull[i] = false;
+	new->tts_values[RF_TOTALS_SLOT - 1] = Int32GetDatum(slot);
+	new->tts_values[RF_TOTALS_TENANT - 1] = tenant_datum(tenant);
 	for (int i = 0; i < RF_COUNTERS; i++)
 		new->tts_values[RF_TOTALS_COUNTER(i) - 1] = Int64GetDatum(
 			totals->counters[i]);
@@ -227,62 +286,121 @@ insert_index_entries(Relation rel, TupleTableSlot *slot, bool update,
 	FreeExecutorState(estate);
 }
 
+/* Which locks a tenant's slots have. */
+static uint32
+group_of(uint32 tenant)
+{
+	text *name;
+
+	if (tenant == 0)
+		return 0;
+	name = DatumGetTextPP(rf_tenancy_datum(tenant));
+	return 1 + DatumGetUInt32(hash_any((unsigned char *) VARDATA_ANY(name),
+									   VARSIZE_ANY_EXHDR(name))) %
+				   TENANT_GROUPS;
+}
+
 /* Take a slot that nobody else has, until the transaction ends. */
 static int32
-take_slot(Oid relid)
+take_slot(const PendingKey *key)
 {
+	int		slots = key->tenant == 0 ? SLOTS : TENANT_SLOTS;
+	uint32	group = group_of(key->tenant);
 	LOCKTAG tag;
 
 	for (int32 i = 0;; i++)
 	{
-		int32 slot = i < SLOTS ? (MyProcPid + i) % SLOTS : i;
+		int32 slot = i < slots ? (MyProcPid + i) % slots : i;
 
-		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, relid, (uint32) slot,
-							 SLOT_LOCK);
+		SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, key->relid,
+							 group << 24 | (uint32) slot, SLOT_LOCK);
 		if (LockAcquire(&tag, ExclusiveLock, false, true) !=
 			LOCKACQUIRE_NOT_AVAIL)
 			return slot;
 	}
 }
 
+/* Is it the row of that slot? */
 static bool
-is_slot(TupleTableSlot *row, int32 slot)
+is_row_of(TupleTableSlot *row, uint32 tenant, int32 slot)
 {
 	bool  isnull;
 	Datum value = slot_getattr(row, RF_TOTALS_SLOT, &isnull);
 
-	return !isnull && DatumGetInt32(value) == slot;
+	return !isnull && DatumGetInt32(value) == slot &&
+		   read_tenant(row) == tenant;
 }
 
 /* Is the row where we have left it?  Others may have written to it since. */
 static bool
-find_left(Relation rel, int32 slot, TupleTableSlot *row)
+find_left(Relation rel, uint32 tenant, int32 slot, TupleTableSlot *row)
 {
-	return last_written.relid == RelationGetRelid(rel) &&
-		   last_written.slot == slot &&
+	return last_written.key.relid == RelationGetRelid(rel) &&
+		   last_written.key.tenant == tenant && last_written.slot == slot &&
 		   ItemPointerGetBlockNumber(&last_written.tid) <
 			   RelationGetNumberOfBlocks(rel) &&
 		   table_tuple_fetch_row_version(rel, &last_written.tid, SnapshotSelf,
 										 row) &&
-		   is_slot(row, slot);
+		   is_row_of(row, tenant, slot);
+}
+
+/* The index that begins with whose a row is; InvalidOid: it was dropped. */
+static Oid
+find_index(Relation rel)
+{
+	Oid		  result = InvalidOid;
+	HeapTuple tuple;
+
+	list_free(RelationGetIndexList(rel));
+	if (!OidIsValid(rel->rd_pkindex))
+		return InvalidOid;
+	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(rel->rd_pkindex));
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_index index = (Form_pg_index) GETSTRUCT(tuple);
+
+		if (index->indnkeyatts == 2 &&
+			index->indkey.values[0] == RF_TOTALS_TENANT &&
+			index->indkey.values[1] == RF_TOTALS_SLOT)
+			result = rel->rd_pkindex;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
+/* Begin to read the rows of a tenant, or that of a slot of his. */
+static SysScanDesc
+begin_scan(Relation rel, uint32 tenant, int32 slot, Snapshot snapshot)
+{
+	Oid			index = find_index(rel);
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], RF_TOTALS_TENANT, BTEqualStrategyNumber, F_TEXTEQ,
+				tenant_datum(tenant));
+	ScanKeyInit(&keys[1], RF_TOTALS_SLOT, BTEqualStrategyNumber, F_INT4EQ,
+				Int32GetDatum(slot));
+	return systable_beginscan(rel, index, OidIsValid(index), snapshot,
+							  slot == ANY_SLOT ? 1 : 2, keys);
 }
 
 /* The row of a slot that we have taken, as it is now; false: there is none. */
 static bool
-find_row(Relation rel, int32 slot, TupleTableSlot *row)
+find_row(Relation rel, uint32 tenant, int32 slot, TupleTableSlot *row)
 {
-	TableScanDesc scan;
-	bool		  found = false;
+	SysScanDesc scan;
+	HeapTuple	tuple;
 
-	if (find_left(rel, slot, row))
+	if (find_left(rel, tenant, slot, row))
 		return true;
-	scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
-	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, row))
-		found = is_slot(row, slot);
-	if (found)
-		ExecMaterializeSlot(row); /* it outlives the scan */
-	table_endscan(scan);
-	return found;
+	scan = begin_scan(rel, tenant, slot, SnapshotSelf);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		ExecForceStoreHeapTuple(tuple, row, false);
+		row->tts_tid = tuple->t_self;
+	}
+	systable_endscan(scan);
+	return HeapTupleIsValid(tuple);
 }
 
 static void
@@ -317,29 +435,30 @@ prune_block(Relation rel, BlockNumber block)
 }
 
 static void
-add_to_slot(Relation rel, int32 slot, const RfTotals *more)
+add_to_slot(Relation rel, uint32 tenant, int32 slot, const RfTotals *more)
 {
 	TupleTableSlot *old = table_slot_create(rel, NULL);
 	TupleTableSlot *new = MakeSingleTupleTableSlot(RelationGetDescr(rel),
 												   &TTSOpsVirtual);
 	RfTotals totals = *more;
 
-	if (find_row(rel, slot, old))
+	if (find_row(rel, tenant, slot, old))
 	{
 		ItemPointerData tid = old->tts_tid;
 
 		read_slot(old, &totals);
-		fill_slot(new, slot, &totals);
+		fill_slot(new, tenant, slot, &totals);
 		ExecClearTuple(old); /* its pin would be in the way of pruning */
 		prune_block(rel, ItemPointerGetBlockNumber(&tid));
 		update_row(rel, &tid, new);
 	}
 	else
 	{
-		fill_slot(new, slot, &totals);
+		fill_slot(new, tenant, slot, &totals);
 		insert_row(rel, new);
 	}
-	last_written.relid = RelationGetRelid(rel);
+	last_written.key.relid = RelationGetRelid(rel);
+	last_written.key.tenant = tenant;
 	last_written.slot = slot;
 	last_written.tid = new->tts_tid;
 	ExecDropSingleTupleTableSlot(old);
@@ -348,43 +467,68 @@ add_to_slot(Relation rel, int32 slot, const RfTotals *more)
 
 /* The table may have been dropped since. */
 static void
-write_totals(Oid relid, const RfTotals *totals)
+write_totals(const Pending *item)
 {
-	Relation rel = try_relation_open(relid, NoLock);
+	Relation rel = try_relation_open(item->key.relid, NoLock);
 
 	if (rel == NULL)
 		return;
 	require_columns(rel);
-	add_to_slot(rel, take_slot(relid), totals);
+	add_to_slot(rel, item->key.tenant, take_slot(&item->key), &item->totals);
 	table_close(rel, NoLock);
 }
 
-/* The pending totals of the table with the lowest number; false: none. */
-static bool
-take_lowest(Oid *relid, RfTotals *totals)
+/* Pending totals by table, and then in the order in which they were met. */
+static int
+compare_pending(const void *a, const void *b)
 {
-	Pending **link = &pending;
+	const PendingKey *left = &(*(Pending *const *) a)->key;
+	const PendingKey *right = &(*(Pending *const *) b)->key;
 
-	*relid = InvalidOid;
-	memset(totals, 0, sizeof(*totals));
-	for (Pending *item = pending; item != NULL; item = item->next)
-		*relid = OidIsValid(*relid) ? Min(*relid, item->relid) : item->relid;
-	while (*link != NULL)
+	if (left->relid != right->relid)
+		return left->relid < right->relid ? -1 : 1;
+	return left->tenant < right->tenant ? -1 : left->tenant > right->tenant;
+}
+
+static Pending **
+sort_pending(HTAB *pending, int *count)
+{
+	Pending		  **result = palloc(sizeof(Pending *) *
+									hash_get_num_entries(pending));
+	HASH_SEQ_STATUS status;
+	Pending		   *item;
+
+	*count = 0;
+	hash_seq_init(&status, pending);
+	while ((item = hash_seq_search(&status)) != NULL)
+		result[(*count)++] = item;
+	qsort(result, *count, sizeof(Pending *), compare_pending);
+	return result;
+}
+
+static void
+write_pending(HTAB *pending)
+{
+	int			  count;
+	Pending		**items = sort_pending(pending, &count);
+	MemoryContext row = AllocSetContextCreate(CurrentMemoryContext,
+											  "Rillflow totals' row",
+											  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(row);
+
+	for (int i = 0; i < count; i++)
 	{
-		if ((*link)->relid == *relid)
-		{
-			add_totals(totals, &(*link)->totals);
-			*link = (*link)->next;
-		}
-		else
-			link = &(*link)->next;
+		CHECK_FOR_INTERRUPTS();
+		write_totals(items[i]);
+		MemoryContextReset(row);
 	}
-	return OidIsValid(*relid);
+	MemoryContextSwitchTo(old);
 }
 
 /*
- * Write all that is pending, right before a commit.  Nothing here evaluates
- * anything of the users': no trigger fires, and no default is computed.
+ * Write all that is pending, right before a commit, when no subtransaction is
+ * left.  Nothing here evaluates anything of the users': no trigger fires, and
+ * no default is computed.
  */
 static void
 flush(void)
@@ -394,14 +538,14 @@ flush(void)
 												  "Rillflow totals",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	Oid			  relid;
-	RfTotals	  totals;
+	HTAB		 *pending = levels->pending;
 
+	Assert(levels->below == NULL);
+	levels = NULL;
 	CurrentResourceOwner = CurTransactionResourceOwner;
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	while (take_lowest(&relid, &totals))
-		write_totals(relid, &totals);
+	write_pending(pending);
 	PopActiveSnapshot();
 	CurrentResourceOwner = owner;
 	MemoryContextSwitchTo(old);
@@ -419,28 +563,41 @@ transaction_ended(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
-			if (pending != NULL)
+			if (levels != NULL)
 				flush();
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
-			pending = NULL; /* it lived in the transaction's memory */
+			levels = NULL; /* they lived in the transaction's memory */
 			break;
 		default:
 			break;
 	}
 }
 
-static Pending *
-find_pending(Oid relid, SubTransactionId subid)
+/* Totals that are pending in a level; zeros where there were none. */
+static RfTotals *
+pending_totals(Level *level, const PendingKey *key, bool *found)
 {
-	for (Pending *item = pending; item != NULL; item = item->next)
-	{
-		if (item->relid == relid && item->subid == subid)
-			return item;
-	}
-	return NULL;
+	Pending *item = hash_search(level->pending, key, HASH_ENTER, found);
+
+	if (!*found)
+		memset(&item->totals, 0, sizeof(RfTotals));
+	return &item->totals;
+}
+
+static void
+add_level(Level *to, const Level *more)
+{
+	HASH_SEQ_STATUS status;
+	Pending		   *item;
+
+	bool found;
+
+	hash_seq_init(&status, more->pending);
+	while ((item = hash_seq_search(&status)) != NULL)
+		add_totals(pending_totals(to, &item->key, &found), &item->totals);
 }
 
 /* What was counted in it is the parent's now, or never was. */
@@ -448,35 +605,22 @@ static void
 subtransaction_ended(SubXactEvent event, SubTransactionId id,
 					 SubTransactionId parent, void *arg)
 {
-	Pending **link = &pending;
+	Level *level = levels;
+	bool   kept = event == SUBXACT_EVENT_COMMIT_SUB;
 
-	if (event != SUBXACT_EVENT_ABORT_SUB && event != SUBXACT_EVENT_COMMIT_SUB)
+	if (level == NULL || level->subid != id ||
+		(!kept && event != SUBXACT_EVENT_ABORT_SUB))
 		return;
-	while (*link != NULL)
+	if (kept && (level->below == NULL || level->below->subid != parent))
 	{
-		Pending *item = *link;
-		Pending *above = NULL;
-
-		if (item->subid != id)
-		{
-			link = &item->next;
-			continue;
-		}
-		if (event == SUBXACT_EVENT_COMMIT_SUB)
-			above = find_pending(item->relid, parent);
-		if (above != NULL)
-			add_totals(&above->totals, &item->totals);
-		if (event == SUBXACT_EVENT_COMMIT_SUB && above == NULL)
-		{
-			item->subid = parent;
-			link = &item->next;
-		}
-		else
-		{
-			*link = item->next;
-			pfree(item);
-		}
+		level->subid = parent;
+		return;
 	}
+	if (kept)
+		add_level(level->below, level);
+	levels = level->below;
+	hash_destroy(level->pending);
+	pfree(level);
 }
 
 void
@@ -490,34 +634,50 @@ rf_totals_init(void)
  * Counting
  */
 
-static RfTotals *
-totals_of(Oid relid)
+/* The level of the current (sub)transaction. */
+static Level *
+current_level(void)
 {
 	SubTransactionId subid = GetCurrentSubTransactionId();
-	Pending			*item = find_pending(relid, subid);
+	HASHCTL			 ctl = {.keysize = sizeof(PendingKey),
+							.entrysize = sizeof(Pending),
+							.hcxt = TopTransactionContext};
+	Level			*level;
 
-	if (item != NULL)
-		return &item->totals;
-	LockRelationOid(relid, RowExclusiveLock);
-	item = MemoryContextAllocZero(TopTransactionContext, sizeof(Pending));
-	item->relid = relid;
-	item->subid = subid;
-	item->next = pending;
-	pending = item;
-	return &item->totals;
+	if (levels != NULL && levels->subid == subid)
+		return levels;
+	level = MemoryContextAllocZero(TopTransactionContext, sizeof(Level));
+	level->subid = subid;
+	level->pending = hash_create("Rillflow totals", 8, &ctl,
+								 HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	level->below = levels;
+	levels = level;
+	return level;
+}
+
+static RfTotals *
+totals_of(Oid relid, uint32 tenant)
+{
+	PendingKey key = {.relid = relid, .tenant = tenant};
+	bool	   found;
+	RfTotals  *result = pending_totals(current_level(), &key, &found);
+
+	if (!found)
+		LockRelationOid(relid, RowExclusiveLock);
+	return result;
 }
 
 void
-rf_totals_count(Oid relid, RfCounter counter, int64 by)
+rf_totals_count(Oid relid, uint32 tenant, RfCounter counter, int64 by)
 {
 	if (by != 0)
-		totals_of(relid)->counters[counter] += by;
+		totals_of(relid, tenant)->counters[counter] += by;
 }
 
 void
-rf_totals_time(Oid relid, RfTimer timer, int64 microseconds)
+rf_totals_time(Oid relid, uint32 tenant, RfTimer timer, int64 microseconds)
 {
-	RfTimes *times = &totals_of(relid)->times[timer];
+	RfTimes *times = &totals_of(relid, tenant)->times[timer];
 	int		 bucket = 0;
 
 	while (bucket < RF_TIME_BUCKETS - 1 &&
@@ -527,7 +687,7 @@ rf_totals_time(Oid relid, RfTimer timer, int64 microseconds)
 	times->buckets[bucket]++;
 }
 
-/* A month flipped, of about so many events. */
+/* A month flipped, of about so many events: it concerns all tenants. */
 void
 rf_totals_count_flip(Oid relid, int64 estimate)
 {
@@ -535,44 +695,138 @@ rf_totals_count_flip(Oid relid, int64 estimate)
 	RfTotals totals;
 	int64	 settled;
 
-	rf_totals_read(relid, snapshot, &totals);
+	rf_totals_read(relid, snapshot, 0, &totals);
 	UnregisterSnapshot(snapshot);
 	settled = Max(Min(totals.counters[RF_COUNT_EXCESS], estimate), 0);
-	rf_totals_count(relid, RF_COUNT_FLIPPED, estimate - settled);
-	rf_totals_count(relid, RF_COUNT_EXCESS, -settled);
+	rf_totals_count(relid, 0, RF_COUNT_FLIPPED, estimate - settled);
+	rf_totals_count(relid, 0, RF_COUNT_EXCESS, -settled);
 }
 
 /* A month for which so many events were counted has had this many. */
 void
 rf_totals_correct_flip(Oid relid, int64 estimate, int64 events)
 {
-	rf_totals_count(relid, RF_COUNT_FLIPPED, Max(events - estimate, 0));
-	rf_totals_count(relid, RF_COUNT_EXCESS, Max(estimate - events, 0));
+	rf_totals_count(relid, 0, RF_COUNT_FLIPPED, Max(events - estimate, 0));
+	rf_totals_count(relid, 0, RF_COUNT_EXCESS, Max(estimate - events, 0));
 }
 
 /*
  * Reading
+ *
+ * What a snapshot shows, with what this transaction has counted.
  */
 
-/* The totals that a snapshot shows, with what this transaction has counted. */
+/* The totals of a tenant; 0: those of none, or of many. */
 void
-rf_totals_read(Oid relid, Snapshot snapshot, RfTotals *totals)
+rf_totals_read(Oid relid, Snapshot snapshot, uint32 tenant, RfTotals *totals)
 {
 	Relation		rel = table_open(relid, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc	scan;
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	PendingKey		key = {.relid = relid, .tenant = tenant};
+	SysScanDesc		scan;
+	HeapTuple		tuple;
 
 	require_columns(rel);
 	memset(totals, 0, sizeof(*totals));
-	scan = table_beginscan(rel, snapshot, 0, NULL);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-		read_slot(slot, totals);
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
-	for (Pending *item = pending; item != NULL; item = item->next)
+	scan = begin_scan(rel, tenant, ANY_SLOT, snapshot);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		if (item->relid == relid)
+		ExecForceStoreHeapTuple(tuple, row, false);
+		read_slot(row, totals);
+	}
+	systable_endscan(scan);
+	ExecDropSingleTupleTableSlot(row);
+	table_close(rel, AccessShareLock);
+	for (Level *level = levels; level != NULL; level = level->below)
+	{
+		Pending *item = hash_search(level->pending, &key, HASH_FIND, NULL);
+
+		if (item != NULL)
 			add_totals(totals, &item->totals);
 	}
+}
+
+static RfTotals *
+totals_in(HTAB *tenants, uint32 tenant)
+{
+	bool			found;
+	RfTenantTotals *entry = hash_search(tenants, &tenant, HASH_ENTER, &found);
+
+	if (!found)
+		memset(&entry->totals, 0, sizeof(RfTotals));
+	return &entry->totals;
+}
+
+static void
+add_pending(HTAB *tenants, Oid relid)
+{
+	for (Level *level = levels; level != NULL; level = level->below)
+	{
+		HASH_SEQ_STATUS status;
+		Pending		   *item;
+
+		hash_seq_init(&status, level->pending);
+		while ((item = hash_seq_search(&status)) != NULL)
+		{
+			if (item->key.relid == relid)
+				add_totals(totals_in(tenants, item->key.tenant), &item->totals);
+		}
+	}
+}
+
+static int
+compare_tenants(const ListCell *a, const ListCell *b)
+{
+	const RfTenantTotals *left = lfirst(a);
+	const RfTenantTotals *right = lfirst(b);
+
+	return strcmp(left->name, right->name);
+}
+
+static List *
+list_tenants(HTAB *tenants)
+{
+	List		   *result = NIL;
+	HASH_SEQ_STATUS status;
+	RfTenantTotals *entry;
+
+	hash_seq_init(&status, tenants);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		entry->name = entry->tenant == 0 ? "" : rf_tenancy_name(entry->tenant);
+		result = lappend(result, entry);
+	}
+	list_sort(result, compare_tenants);
+	return result;
+}
+
+/*
+ * The totals of each tenant that has any, as a list of RfTenantTotals, in the
+ * order of their names; those of none, or of many, first.
+ */
+List *
+rf_totals_read_all(Oid relid, Snapshot snapshot)
+{
+	HASHCTL			ctl = {.keysize = sizeof(uint32),
+						   .entrysize = sizeof(RfTenantTotals),
+						   .hcxt = CurrentMemoryContext};
+	HTAB		   *tenants = hash_create("Rillflow tenants' totals", 64, &ctl,
+										  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	Relation		rel = table_open(relid, AccessShareLock);
+	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TableScanDesc	scan;
+
+	require_columns(rel);
+	(void) totals_in(tenants, 0);
+	scan = table_beginscan(rel, snapshot, 0, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, row))
+	{
+		CHECK_FOR_INTERRUPTS();
+		read_slot(row, totals_in(tenants, read_tenant(row)));
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(row);
+	table_close(rel, AccessShareLock);
+	add_pending(tenants, relid);
+	return list_tenants(tenants);
 }

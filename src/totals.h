@@ -10,6 +10,9 @@
 
 #include "rillflow.h"
 
+#include "nodes/pg_list.h"
+#include "utils/snapshot.h"
+
 /* Counters, in the order of their columns. */
 typedef enum RfCounter
 {
@@ -50,20 +53,36 @@ typedef struct RfTotals
 	RfTimes times[RF_TIMERS];
 } RfTotals;
 
-/* Columns of the table: the slot, the counters, the times and their buckets. */
+/* The totals of a tenant of a conjoined store. */
+typedef struct RfTenantTotals
+{
+	uint32		tenant; /* 0: of none, or of many */
+	const char *name;	/* '' there */
+	RfTotals	totals;
+} RfTenantTotals;
+
+/*
+ * Columns of the table: the slot, whose it is, the counters, the times and
+ * their buckets.
+ */
 #define RF_TOTALS_SLOT 1
-#define RF_TOTALS_COUNTER(counter) (2 + (counter))
-#define RF_TOTALS_TIME(timer) (2 + RF_COUNTERS + 2 * (timer))
+#define RF_TOTALS_TENANT 2
+#define RF_TOTALS_COUNTER(counter) (3 + (counter))
+#define RF_TOTALS_TIME(timer) (3 + RF_COUNTERS + 2 * (timer))
 #define RF_TOTALS_BUCKETS(timer) (RF_TOTALS_TIME(timer) + 1)
-#define RF_TOTALS_COLUMNS (1 + RF_COUNTERS + 2 * RF_TIMERS)
+#define RF_TOTALS_COLUMNS (2 + RF_COUNTERS + 2 * RF_TIMERS)
 
 extern const int64 rf_totals_bounds[RF_TIME_BUCKETS - 1];
 
-extern void rf_totals_init(void);
-extern void rf_totals_count(Oid relid, RfCounter counter, int64 by);
-extern void rf_totals_time(Oid relid, RfTimer timer, int64 microseconds);
-extern void rf_totals_count_flip(Oid relid, int64 estimate);
-extern void rf_totals_correct_flip(Oid relid, int64 estimate, int64 events);
-extern void rf_totals_read(Oid relid, Snapshot snapshot, RfTotals *totals);
+extern void	 rf_totals_init(void);
+extern void	 rf_totals_count(Oid relid, uint32 tenant, RfCounter counter,
+							 int64 by);
+extern void	 rf_totals_time(Oid relid, uint32 tenant, RfTimer timer,
+							int64 microseconds);
+extern void	 rf_totals_count_flip(Oid relid, int64 estimate);
+extern void	 rf_totals_correct_flip(Oid relid, int64 estimate, int64 events);
+extern void	 rf_totals_read(Oid relid, Snapshot snapshot, uint32 tenant,
+							RfTotals *totals);
+extern List *rf_totals_read_all(Oid relid, Snapshot snapshot);
 
 #endif /* RF_TOTALS_H */

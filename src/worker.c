@@ -92,6 +92,9 @@
 #define YIELD_FACTOR 20
 #define LONGEST_YIELD_MS 1000
 
+/* Months of earlier flips that a run counts. */
+#define MOST_COUNTED 12
+
 typedef struct MoveLoop
 {
 	MemoryContext  context; /* lives as long as the loop */
@@ -659,6 +662,7 @@ typedef struct FlipCall
 	DateADT		month;
 	Oid			leaf;	 /* set: what has flipped */
 	bool		is_held; /* does the session keep writers out of it? */
+	bool		late;	 /* has it flipped before this run? */
 	bool		ignore_consumers;
 	bool		had_locks;
 	bool		refused;	/* it goes by rows */
@@ -790,7 +794,7 @@ count_month(void *arg)
 {
 	const FlipCall *call = arg;
 
-	rf_flip_count(call->store, call->leaf, call->month);
+	rf_flip_count(call->store, call->leaf, call->month, call->late);
 }
 
 /*
@@ -874,6 +878,49 @@ flip_leaf(MoveLoop *loop, const RfPartition *source)
 	if (call.method == RF_BY_ROWS || is_over(loop))
 		return false;
 	return flip_and_yield(loop, &call);
+}
+
+static void
+find_uncounted(MoveLoop *loop, void *arg)
+{
+	MemoryContextSwitchTo(loop->context);
+	*(List **) arg = rf_flip_uncounted(loop->store);
+}
+
+static void
+count_late(MoveLoop *loop, void *arg)
+{
+	FlipCall  *call = arg;
+	ErrorData *error;
+
+	call->store = loop->store;
+	call->leaf = rf_partition_of_month(rf_store_tier_parent(loop->store,
+															RF_COLD),
+									   call->month);
+	if (OidIsValid(call->leaf))
+		(void) rf_query_attempt(count_month, call, RF_ANY_ERROR, &error);
+}
+
+/*
+ * Count the months that who can't commit has flipped, and that other runs have
+ * left, each in a step of its own; more than a run takes are left to the next.
+ */
+static void
+count_uncounted(MoveLoop *loop)
+{
+	List	 *months = NIL;
+	ListCell *cell;
+
+	if (is_over(loop) || !do_step(loop, find_uncounted, &months))
+		return;
+	foreach(cell, months)
+	{
+		FlipCall call = {.month = lfirst_int(cell), .late = true};
+
+		if (foreach_current_index(cell) == MOST_COUNTED || is_over(loop))
+			break;
+		(void) do_step(loop, count_late, &call);
+	}
 }
 
 /* Streams that flips have emptied, by pages. */
@@ -1086,6 +1133,8 @@ run_loop(MoveLoop *loop)
 	close_rest(loop);
 	if (!is_over(loop))
 		(void) do_step(loop, report_held_back, NULL);
+	if (loop->commits && !loop->spec.has_stream)
+		count_uncounted(loop);
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 	return !loop->out_of_time && !loop->stopped && loop->left_for == NULL;
 }

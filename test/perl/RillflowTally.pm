@@ -4,7 +4,7 @@ package RillflowTally;
 
 use strict;
 use warnings;
-use base 'TAP::Formatter::Console';
+use base 'TAP::Formatter::File';
 
 # A skipped part of a file leaves no trace in the aggregate but its number, so it is caught in passing.
 sub open_test

@@ -383,7 +383,6 @@ sub role
 # ---- A single default store
 
 start('single', 'The store in public', 'Owners');
-ask('CREATE ROLE monitor; GRANT SELECT ON rf_archive_totals TO monitor');
 my @strangers = (role('nobody', 'nobody'), role(ask('SELECT current_user'), 'superuser'));
 try_table([ (map { role($_, $_, 'public') } qw(appender reader archivist)), role('projection', 'consumer', 'public'), role('monitor', 'monitor', 'public'), @strangers ],
 	[ { name => 'public', form => 'default', argument => 'NULL', schema => 'public' } ]);

@@ -103,6 +103,23 @@ is(counter('events_redirected_total'), $before + 1500, 'all count while an old s
 cmp_ok(ask('SELECT count(*) FROM rf_archive_totals'), '<=', $slots + 1, 'in one slot of the session');
 $old->quit;
 
+# Tenants by the hundred in one transaction take few locks, and each has rows of his own.
+ask('CREATE DATABASE conjoined');
+sub ask_conjoined { return $primary->safe_psql('conjoined', $_[0]); }
+ask_conjoined("SET client_min_messages = error; CREATE EXTENSION rillflow; SELECT rf_uninstall('public', 'public'); SELECT rf_install('public', tenancy => 'conjoined')");
+my $mark = "SELECT count(*) FROM generate_series(1, 500) AS n, rf_archive_mark(md5('s')::uuid, tenant => 't ' || n)";
+ask_conjoined("BEGIN; $mark; PREPARE TRANSACTION 'tenants'");
+my $locks = ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 7");
+cmp_ok($locks, '<=', 32, "tenants share locks: $locks");
+cmp_ok($locks, '>', 1, 'but do not all wait for one');
+is(ask_conjoined('SELECT count(*) FROM rf_archive_totals'), 0, 'and nothing counts');
+ask_conjoined("SELECT rf_archive_mark(md5('other')::uuid, tenant => 't ' || n) FROM generate_series(1, 500) AS n");
+ask_conjoined("COMMIT PREPARED 'tenants'");
+is(ask_conjoined("SELECT count(*) || ' of ' || sum(value) FROM rf_metrics() WHERE name = 'archive_streams_marked_total' AND labels ->> 'tenant' LIKE 't %' AND value = 2"), '500 of 1000', 'before both are committed');
+ask_conjoined($mark) for 1 .. 12;
+is(ask_conjoined("SELECT sum(value) FROM rf_metrics() WHERE name = 'archive_streams_marked_total'"), 7000, 'all are counted');
+cmp_ok(ask_conjoined('SELECT max(count) FROM (SELECT count(*) FROM rf_archive_totals GROUP BY tenant_id) AS c'), '<=', 4, 'in few slots each');
+
 # ---- moves and flips
 
 ask("INSERT INTO events (stream_id, event_type, body, created_at, bucket_month) SELECT md5('f' || n)::uuid, 'f', '{}', '2023-05-02', '2023-05-01' FROM generate_series(1, 2000) AS n")

@@ -67,7 +67,7 @@ sub as_monitor
 
 run_sql("SELECT rf_create_tenant(\$name\$$name\$name\$)");
 my $schema = run_sql("SELECT schema FROM rf_stores WHERE tenant = \$name\$$name\$name\$");
-run_sql(readme_block('CREATE ROLE monitor'));
+run_sql(readme_block('CREATE ROLE monitor LOGIN'));
 run_sql("SELECT rf_create_tenant('hidden')");
 foreach my $query ('SELECT body FROM events', 'SELECT body FROM events_all', 'SELECT body FROM events_hot_default',
 	'SELECT body FROM events_archive', 'SELECT * FROM rf_event_keys', 'SELECT * FROM rf_read_all()',

@@ -1,6 +1,6 @@
 /*-------------------------------------------------------------------------
  *
- * wall.c
+ * rls.c
  *	  What row security lets a caller do with the rows of a tenant.
  *
  * Rows that are read and written as the caller meet policies in the server.
@@ -40,7 +40,7 @@
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 
-#include "wall.h"
+#include "rls.h"
 
 /* A row that a caller may be allowed something with, as far as it is known. */
 typedef struct Question
@@ -255,7 +255,7 @@ evaluate(Expr *condition)
  * condition on anything but the tenant is taken to say.
  */
 bool
-rf_wall_allows(Oid relid, CmdType command, const char *tenant, bool if_unknown)
+rf_rls_allows(Oid relid, CmdType command, const char *tenant, bool if_unknown)
 {
 	Question	  question = {.relid = relid,
 							  .command = command,

@@ -1,18 +1,18 @@
 /*-------------------------------------------------------------------------
  *
- * wall.h
+ * rls.h
  *	  What row security lets a caller do with the rows of a tenant.
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RF_WALL_H
-#define RF_WALL_H
+#ifndef RF_RLS_H
+#define RF_RLS_H
 
 #include "rillflow.h"
 
 #include "nodes/nodes.h"
 
-extern bool rf_wall_allows(Oid relid, CmdType command, const char *tenant,
-						   bool if_unknown);
+extern bool rf_rls_allows(Oid relid, CmdType command, const char *tenant,
+						  bool if_unknown);
 
-#endif /* RF_WALL_H */
+#endif /* RF_RLS_H */
