@@ -188,6 +188,13 @@ for my $store (@waiting, grep { $_ ne 'dropped_column' } @failing)
 	is(failures($store), 0, "$store: its failures are forgotten");
 }
 
+# ---- a new owner who may not log in: up to version 16 no worker can be him
+
+ask('CREATE ROLE many');
+($status, $out, $messages) = $node->psql('postgres', "SELECT rf_set_owner('many', 'good_1')");
+like($messages, $node->pg_version >= 17 ? qr/NOTICE:  policies that act as role "many" from now on: 1/ :
+	  qr/WARNING:  role "many" is not permitted to log in, and policies of schema "good_1" cannot act/, 'an owner who may not log in');
+
 $node->stop;
 is(join("\n", messages($node, qr/TRAP:|PANIC:|terminated by signal/)), '', 'nothing crashed');
 

@@ -120,7 +120,7 @@ SELECT md5('read-only')::uuid, 'base-read-only-' || n, '{}', timestamptz '2023-0
 FROM generate_series(1, 50) AS n
 SQL
 know($node);
-wait_until('the log says so', sub { return messages($node, qr/LOG:  a run of policy "p" could not begin: cannot execute \w+ in a read-only transaction/, $log) });
+wait_until('the log says so', sub { return messages($node, qr/LOG:  policy run not begun: policy=p sqlstate=25006 error="cannot execute \w+ in a read-only transaction"/, $log) });
 usleep(5_000_000);
 is(scalar messages($node, qr/cannot execute/, $log), 1, 'read-only: the log says it once in a while');
 is(hot_old($node, 'postgres', 'public'), 50, 'read-only: nothing is moved');
