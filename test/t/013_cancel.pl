@@ -102,12 +102,18 @@ cmp_ok($second, '>', $first, 'what it moved is kept');
 cmp_ok($second, '<', $total, 'it was in the middle');
 check_store('max_runtime');
 
-$start = time();
-($status, $out, $err) = $node->psql('postgres',
-	"\\set VERBOSITY verbose\nSET statement_timeout = '300ms';\nCALL rf_archive_run('2024-05-01', 1)");
-like($err, qr/ERROR:  57014: canceling statement due to statement timeout/, 'statement_timeout');
-cmp_ok(time() - $start, '<', 2, 'it ends soon after');
-my $third = moved();
+# A busy machine may need more than the shortest of these for the first batch.
+my $third;
+for my $timeout (300, 600, 1200, 2400)
+{
+	$start = time();
+	($status, $out, $err) = $node->psql('postgres',
+		"\\set VERBOSITY verbose\nSET statement_timeout = $timeout;\nCALL rf_archive_run('2024-05-01', 1)");
+	like($err, qr/ERROR:  57014: canceling statement due to statement timeout/, 'statement_timeout');
+	cmp_ok(time() - $start, '<', $timeout / 1000 + 1.7, 'it ends soon after');
+	$third = moved();
+	last if $third > $second;
+}
 cmp_ok($third, '>', $second, 'what it moved is kept');
 check_store('statement_timeout');
 
