@@ -16,6 +16,9 @@ sub new_cluster
 {
 	my ($name, %params) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name, %params);
+	# Another server finds the extension in its own directories, and may not know the settings by which this one does.
+	local %ENV = %ENV;
+	delete $ENV{TEMP_CONFIG} if $params{install_path};
 	# Later versions have checksums unless told otherwise, and both sides must agree.
 	$node->init(extra => [ '--encoding', 'UTF8', '--locale', 'C', '-k' ]);
 	$node->append_conf('postgresql.conf', "timezone = 'UTC'");
