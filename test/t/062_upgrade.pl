@@ -16,6 +16,9 @@ sub new_cluster
 {
 	my ($name, %params) = @_;
 	my $node = PostgreSQL::Test::Cluster->new($name, %params);
+	# Another server finds the extension in its own directories, and may not know the settings by which this one does.
+	local %ENV = %ENV;
+	delete $ENV{TEMP_CONFIG} if $params{install_path};
 	# Later versions have checksums unless told otherwise, and both sides must agree.
 	$node->init(extra => [ '--encoding', 'UTF8', '--locale', 'C', '-k' ]);
 	$node->append_conf('postgresql.conf', "timezone = 'UTC'");
@@ -124,6 +127,13 @@ sub has_extension
 	return -e "$directory/rillflow.so";
 }
 
+# What pg_upgrade has left, which goes with the directory.
+sub why_not
+{
+	my ($new) = @_;
+	return grep { /ERROR|FATAL|error:/ } map { split /\n/, slurp_file($_) } glob($new->data_dir . '/pg_upgrade_output.d/*/log/*.log');
+}
+
 # What of a cluster pg_upgrade has come to.
 sub upgraded
 {
@@ -138,7 +148,7 @@ sub upgraded
 		'-s', $new->host, '-p', $old->port, '-P', $new->port);
 	my $in = sub { my @with = @_; return system_log('sh', '-c', 'cd "$0" && exec "$@"', $work, @command, @with) == 0; };
 	ok($in->('--check'), "$what: the check finds nothing");
-	ok($in->(), "$what: it is upgraded");
+	ok($in->(), "$what: it is upgraded") or BAIL_OUT(join "\n", why_not($new));
 	$new->start;
 
 	is(value($new, 'postgres', 'SELECT policy, due FROM rf_policy_due(now())'), 'old events|t', "$what: the policy is armed");
