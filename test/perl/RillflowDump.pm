@@ -106,9 +106,10 @@ sub table_states
 sub stream_key
 {
 	my ($node, $db, $in) = @_;
+	my $key = quote_text("$in.rf_streams_pkey");
 	return value($node, $db, <<SQL);
 SELECT coalesce(string_agg(attname, ', ' ORDER BY attnum), 'stream_id')
-  FROM pg_attribute WHERE attrelid = to_regclass('$in.rf_streams_pkey')
+  FROM pg_attribute WHERE attrelid = to_regclass($key)
 SQL
 }
 

@@ -47,8 +47,9 @@ my ($first, $second, $third) = map { quote_text($_) } @tenants;
 ask('source', "CALL rf_archive_run('2024-02-15 00:00+00', tenant => $first)");
 ask('source', "SELECT rf_archive_move('2024-01-20 00:00+00', tenant => $second)");
 ask('source', "SELECT rf_hold(lpad('2', 32, '0')::uuid, 'case', $first), rf_hold(NULL, 'suit', $second)");
-ask('source', "SELECT rf_policy_set('p', '30 days', every => '1 second', tenant => $third)");
-ask('source', "SELECT rf_policy_pause('p', $third)");
+# Nobody sees it before it is paused, as what runs it would.
+ask('source', "BEGIN; SELECT rf_policy_set('p', '30 days', every => '1 second', tenant => $third);"
+	. " SELECT rf_policy_pause('p', $third); COMMIT");
 my $before = union_state($node, 'source');
 my $cold = events_in($node, 'source', 'events_archive');
 my $tables = join(' ', map { ask('source', "SELECT count(*) || ':' || sum(hashtextextended(t::text, 0)::numeric) FROM $_ AS t") }
