@@ -259,7 +259,7 @@ copy_text(uint64 row, int column, MemoryContext context)
 												rf_query_must(row, column)));
 }
 
-static RfPolicyDue *
+static void *
 read_due(uint64 row, TimestampTz now)
 {
 	RfPolicyDue *due = palloc(sizeof(RfPolicyDue));
@@ -277,9 +277,13 @@ read_due(uint64 row, TimestampTz now)
 	return due;
 }
 
-/* When each policy is due that is in the book, the longest waiting first. */
-List *
-rf_policy_look(const RfBook *book, TimestampTz now)
+/* Makes something of a row of the last result, in the current context. */
+typedef void *(*ReadRow)(uint64 row, TimestampTz now);
+
+/* Run a query on the policies of a book: $1 now, $2 those that are armed. */
+static List *
+list_policies(const RfBook *book, const char *sql, TimestampTz now,
+			  ReadRow read)
 {
 	MemoryContext context = CurrentMemoryContext;
 	List		 *result = NIL;
@@ -291,17 +295,25 @@ rf_policy_look(const RfBook *book, TimestampTz now)
 	values[0] = TimestampTzGetDatum(now);
 	values[1] = armed_policies(book->schema);
 	begin_bookkeeping(book, &scope);
-	rows = rf_query_once(rf_query_format(LOOK, book->runs, book->policies), 2,
-						 types, values, NULL);
+	rows = rf_query_once(sql, 2, types, values, NULL);
 	for (uint64 i = 0; i < rows; i++)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 
-		result = lappend(result, read_due(i, now));
+		result = lappend(result, read(i, now));
 		MemoryContextSwitchTo(old);
 	}
 	rf_query_end(&scope);
 	return result;
+}
+
+/* When each policy is due that is in the book, the longest waiting first. */
+List *
+rf_policy_look(const RfBook *book, TimestampTz now)
+{
+	return list_policies(book,
+						 rf_query_format(LOOK, book->runs, book->policies), now,
+						 read_due);
 }
 
 static TimestampTz
@@ -312,8 +324,8 @@ time_or_none(uint64 row, int column)
 			   DatumGetTimestampTz(rf_query_must(row, column));
 }
 
-static RfPolicyState *
-read_state(uint64 row)
+static void *
+read_state(uint64 row, TimestampTz now)
 {
 	RfPolicyState *state = palloc(sizeof(RfPolicyState));
 
@@ -327,9 +339,7 @@ read_state(uint64 row)
 	state->last_run = time_or_none(row, 8);
 	state->last_success = time_or_none(row, 9);
 	state->unfinished = DatumGetBool(rf_query_must(row, 10));
-	state->held_back_by = rf_query_null(row, 11) ?
-							  NULL :
-							  TextDatumGetCString(rf_query_must(row, 11));
+	state->held_back_by = copy_text(row, 11, CurrentMemoryContext);
 	return state;
 }
 
@@ -337,28 +347,10 @@ read_state(uint64 row)
 List *
 rf_policy_states(const RfBook *book, TimestampTz now)
 {
-	MemoryContext context = CurrentMemoryContext;
-	List		 *result = NIL;
-	Oid			  types[2] = {TIMESTAMPTZOID, TEXTARRAYOID};
-	Datum		  values[2];
-	RfScope		  scope;
-	uint64		  rows;
-
-	values[0] = TimestampTzGetDatum(now);
-	values[1] = armed_policies(book->schema);
-	begin_bookkeeping(book, &scope);
-	rows = rf_query_once(rf_query_format(STATES, book->runs, book->policies,
+	return list_policies(book,
+						 rf_query_format(STATES, book->runs, book->policies,
 										 book->runs),
-						 2, types, values, NULL);
-	for (uint64 i = 0; i < rows; i++)
-	{
-		MemoryContext old = MemoryContextSwitchTo(context);
-
-		result = lappend(result, read_state(i));
-		MemoryContextSwitchTo(old);
-	}
-	rf_query_end(&scope);
-	return result;
+						 now, read_state);
 }
 
 /* A value of the last result, to outlive it; NULL where it is null. */
