@@ -843,6 +843,9 @@ flip_and_yield(MoveLoop *loop, const LeafCall *leaf)
 		RF_WAIT_POINT("flip_before_count");
 		(void) do_step(loop, count_flipped, &call);
 	}
+	/* that of a step that did not come so far would last as the session does */
+	if (call.is_held)
+		rf_flip_let_go(call.leaf);
 	if (call.wanted && !is_over(loop))
 		rf_lock_pause(Min(YIELD_FACTOR * Max(held, 1), LONGEST_YIELD_MS));
 	return !call.refused;
