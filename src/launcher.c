@@ -394,7 +394,7 @@ take_report(Database *database, const RfBoardProcess *report,
 	if (!process->is_scout)
 	{
 		/* who found nothing to do need not be asked again at once */
-		if (report->finding.more)
+		if (report->finding.more || database->changed)
 			database->look_at = 0;
 		else
 			database->look_at = after_seconds(now, rf_guc_naptime);
@@ -678,11 +678,15 @@ rf_launcher_main(Datum arg)
 	proc_exit(ShutdownRequestPending ? 1 : 0);
 }
 
-/* What ends a process of ours ends it where an error could. */
+/*
+ * What ends a process of ours ends it where an error could.  To be cancelled it
+ * has to be connected: before, it would end without telling why.
+ */
 static void
 take_signals(void)
 {
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGINT, SIG_IGN);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 }
@@ -715,6 +719,18 @@ fix_settings(void)
 	SetConfigOption("lock_timeout", lock_timeout, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
+/*
+ * Whoever paused a policy before its worker can be cancelled has committed
+ * that, and the worker finds it.
+ */
+static void
+connect_as(Oid role, const RfJob *job)
+{
+	rf_compat_connect_worker(job->database, role);
+	fix_settings();
+	pqsignal(SIGINT, StatementCancelHandler);
+}
+
 void
 rf_scout_main(Datum arg)
 {
@@ -724,8 +740,7 @@ rf_scout_main(Datum arg)
 
 	take_signals();
 	rf_board_begin_process(number, &job);
-	rf_compat_connect_worker(job.database, InvalidOid);
-	fix_settings();
+	connect_as(InvalidOid, &job);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	XactReadOnly = true; /* it is a superuser who looks */
@@ -747,8 +762,7 @@ rf_worker_main(Datum arg)
 
 	take_signals();
 	rf_board_begin_process(number, &job);
-	rf_compat_connect_worker(job.database, job.role);
-	fix_settings();
+	connect_as(job.role, &job);
 	finding.more = rf_run_policy(job.namespace_id, job.policy);
 	rf_board_report(number, &finding);
 	proc_exit(0);

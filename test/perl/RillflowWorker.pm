@@ -4,12 +4,14 @@ package RillflowWorker;
 use strict;
 use warnings FATAL => 'all';
 use Exporter 'import';
+use IPC::Run ();
+use PostgreSQL::Test::Utils qw(slurp_file);
 use RillflowCluster;
 use RillflowDump;
 use Test::More;
 
 our @EXPORT = qw(
-  preloaded prepare_hold add_old_events hold_batches free_batches held_worker worker_at kill_at processes status
+  preloaded prepare_hold add_old_events hold_batches free_batches held_worker worker_at kill_at cancel_workers processes status
   runs cold hot_old moved_by_worker messages make_store at_work
   know add_known check_known settled);
 
@@ -129,6 +131,34 @@ SQL
 	return;
 }
 
+# cancel_workers(node, sql): while that runs, cancels each worker that comes up, again and again from its first moment on;
+# how often it did.
+sub cancel_workers
+{
+	my ($node, $sql) = @_;
+	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+	my $session = IPC::Run::start([ $node->installed_command('psql'), '-X', '-d', $node->connstr('postgres'), '-c', $sql ],
+		'>', \my $output);
+	my $count = 0;
+
+	while ($session->pumpable)
+	{
+		$count += kill INT => grep { is_worker($_) } split / /, slurp_file("/proc/$postmaster/task/$postmaster/children");
+		$session->pump_nb;
+	}
+	$session->finish or die "psql: $output";
+	return $count;
+}
+
+sub is_worker
+{
+	my ($pid) = @_;
+	open my $file, '<', "/proc/$pid/cmdline" or return;    # it has ended
+	my $title = <$file>;
+	close $file;
+	return defined $title && $title =~ /rillflow worker/;
+}
+
 # processes(node, kind): of the server, as 'pid' lines; kind: launcher, scout, worker.
 sub processes
 {
@@ -183,7 +213,7 @@ SQL
 sub messages
 {
 	my ($node, $pattern, $from) = @_;
-	return grep { /$pattern/ } split /\n/, substr(PostgreSQL::Test::Utils::slurp_file($node->logfile), $from // 0);
+	return grep { /$pattern/ } split /\n/, substr(slurp_file($node->logfile), $from // 0);
 }
 
 # make_store(node, database): a database whose policy runs each second; the state of its store is returned.

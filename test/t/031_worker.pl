@@ -97,6 +97,15 @@ settled($node, 'resume');
 
 ask("UPDATE rf_archive_policies SET every = '1 day'");
 wait_until('the policy waits', sub { return status($node, 'postgres', 'p') eq 'waiting' });
+
+# A worker that is cancelled as soon as there is one, even before it has connected, ends as one should.
+add_known($node, 'early', 5, 20);
+cmp_ok(cancel_workers($node, <<'SQL'), '>', 3, 'early cancel: workers were cancelled');
+DO $$ BEGIN FOR i IN 1 .. 100 LOOP PERFORM rf_policy_run('p'); COMMIT; PERFORM pg_sleep(0.03); END LOOP; END $$
+SQL
+ask("SELECT rf_policy_run('p')");
+settled($node, 'early cancel: the store is not left alone for that, and');
+
 hold_batches($node, 'postgres', 'public');
 add_known($node, 'asked', 5, 20);
 ask("SELECT rf_policy_run('p')");

@@ -98,12 +98,21 @@ sub turns
 	my ($database, $store) = @_;
 	return $node->safe_psql($database, "SELECT count(*) FROM $store.rf_archive_runs WHERE started_at > '$from'");
 }
+
+# What to know of turns that are not as they should be.
+sub show_turns
+{
+	diag($_->[1], ' in ', $_->[0], ":\n",
+		$node->safe_psql($_->[0], "SELECT * FROM $_->[1].rf_archive_runs WHERE started_at > '$from' ORDER BY run_id"))
+	  foreach @places;
+	return;
+}
 wait_until('each has had two turns', sub { return !grep { turns(@$_) < 2 } @places });
 my %turns = map { ("$_->[0] $_->[1]" => turns(@$_)) } @places;
 my $of_many = $turns{'many public'} + $turns{'many second'} + $turns{'many third'};
-cmp_ok(abs($of_many - $turns{'few public'}), '<=', 2, 'turns: of two databases, each has as many') or diag(explain(\%turns));
+cmp_ok(abs($of_many - $turns{'few public'}), '<=', 2, 'turns: of two databases, each has as many') or show_turns();
 my ($least, $most) = (sort { $a <=> $b } @turns{ 'many public', 'many second', 'many third' })[ 0, 2 ];
-cmp_ok($most - $least, '<=', 2, 'turns: and so has each store of one') or diag(explain(\%turns));
+cmp_ok($most - $least, '<=', 2, 'turns: and so has each store of one') or show_turns();
 free_batches($node, @$_) foreach @places;
 moved_by_worker($node, @$_) foreach @places;
 ask("DROP DATABASE $_ WITH (FORCE)") foreach qw(many few);
