@@ -91,12 +91,6 @@ typedef struct PlanEntry
 	bool	binds_tenant;
 } PlanEntry;
 
-typedef struct RestrictedEntry
-{
-	uint32	 number; /* hash key */
-	RfStore *store;
-} RestrictedEntry;
-
 typedef struct StoreEntry
 {
 	Oid		 namespace_id;
@@ -124,15 +118,11 @@ static uint64 layouts = 0;
 static void
 retire_store(RfStore *store)
 {
-	HASH_SEQ_STATUS	 status;
-	RestrictedEntry *entry;
-
 	store->valid = false;
-	if (store->restricted != NULL)
+	for (uint32 i = 0; i < store->room; i++)
 	{
-		hash_seq_init(&status, store->restricted);
-		while ((entry = hash_seq_search(&status)) != NULL)
-			entry->store->valid = false;
+		if (store->restricted[i] != NULL)
+			store->restricted[i]->valid = false;
 	}
 	store->next_retired = retired;
 	retired = store;
@@ -625,17 +615,6 @@ load_store(RfStore *store)
 	ctl.hcxt = store->context;
 	store->plans = hash_create("Rillflow plans", 32, &ctl,
 							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	if (store->conjoined)
-	{
-		HASHCTL numbers = {0};
-
-		numbers.keysize = sizeof(uint32);
-		numbers.entrysize = sizeof(RestrictedEntry);
-		numbers.hcxt = store->context;
-		store->restricted = hash_create("Rillflow restricted stores", 16,
-										&numbers,
-										HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	}
 	store->whole = store;
 	store->layout = ++layouts;
 	store->valid = true;
@@ -1379,6 +1358,29 @@ rf_store_each(const char *tenant, RfRight right, bool looks, RfStoreWork work,
  * Tenants of a conjoined store
  */
 
+/* NULL: it is not known yet. */
+static RfStore *
+find_restricted(const RfStore *store, uint32 number)
+{
+	return number < store->room ? store->restricted[number] : NULL;
+}
+
+static void
+make_room(RfStore *store, uint32 number)
+{
+	uint32	  room = Max(64, number * 2);
+	RfStore **restricted = MemoryContextAllocZero(store->context,
+												  room * sizeof(RfStore *));
+
+	if (store->room > 0)
+	{
+		memcpy(restricted, store->restricted, store->room * sizeof(RfStore *));
+		pfree(store->restricted);
+	}
+	store->restricted = restricted;
+	store->room = room;
+}
+
 static RfStore *
 make_restricted(RfStore *store, uint32 number)
 {
@@ -1390,7 +1392,12 @@ make_restricted(RfStore *store, uint32 number)
 	result->tenant = TextDatumGetCString(rf_tenancy_datum(number));
 	result->verified = false;
 	result->restricted = NULL;
+	result->room = result->nrestricted = 0;
 	MemoryContextSwitchTo(old);
+	if (number >= store->room)
+		make_room(store, number);
+	store->restricted[number] = result;
+	store->nrestricted++;
 	return result;
 }
 
@@ -1402,7 +1409,7 @@ make_restricted(RfStore *store, uint32 number)
 RfStore *
 rf_store_of_tenant(RfStore *store, uint32 number)
 {
-	RestrictedEntry *entry;
+	RfStore *result;
 
 	if (number == store->tenant_number)
 		return store;
@@ -1410,18 +1417,15 @@ rf_store_of_tenant(RfStore *store, uint32 number)
 	if (number == 0)
 		return store;
 	Assert(store->conjoined);
-	entry = hash_search(store->restricted, &number, HASH_FIND, NULL);
-	if (entry != NULL)
-		return entry->store;
-	if (store->valid &&
-		hash_get_num_entries(store->restricted) >= MAX_RESTRICTED)
+	result = find_restricted(store, number);
+	if (result != NULL)
+		return result;
+	if (store->valid && store->nrestricted >= MAX_RESTRICTED)
 	{
 		retire_store(store);
 		(void) lookup_store(store->namespace_id, HASH_REMOVE);
 	}
-	entry = hash_search(store->restricted, &number, HASH_ENTER, NULL);
-	entry->store = make_restricted(store, number);
-	return entry->store;
+	return make_restricted(store, number);
 }
 
 /* A store as it is now, as the same tenant sees it. */
@@ -1472,10 +1476,9 @@ rf_store_require_tenant(RfStore *store)
 static RfStore *
 find_known_tenant(const char *tenant)
 {
-	size_t			 len = strlen(tenant);
-	StoreEntry		*default_store;
-	RestrictedEntry *entry;
-	uint32			 number;
+	size_t		len = strlen(tenant);
+	StoreEntry *default_store;
+	RfStore	   *store;
 
 	if (!OidIsValid(extension_schema) || !default_is_registered)
 		return NULL;
@@ -1483,10 +1486,9 @@ find_known_tenant(const char *tenant)
 	if (default_store == NULL || !default_store->store->conjoined ||
 		!rf_tenancy_is_name(tenant, len))
 		return NULL;
-	number = rf_tenancy_number(tenant, len);
-	entry = hash_search(default_store->store->restricted, &number, HASH_FIND,
-						NULL);
-	return entry != NULL && entry->store->verified ? entry->store : NULL;
+	store = find_restricted(default_store->store,
+							rf_tenancy_number(tenant, len));
+	return store != NULL && store->verified ? store : NULL;
 }
 
 /*

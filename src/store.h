@@ -37,7 +37,11 @@ typedef struct RfStore
 	uint32			tenant_number; /* that this is restricted to; 0: to none */
 	bool			verified;	   /* is it known to be that tenant's store? */
 	struct RfStore *whole;		   /* what is restricted, or this itself */
-	HTAB		   *restricted;	   /* of the whole: by number */
+
+	/* of the whole: the stores that are restricted, by tenant's number */
+	struct RfStore **restricted;
+	uint32			 room; /* of the array */
+	int				 nrestricted;
 
 	Oid events;
 	Oid events_hot;

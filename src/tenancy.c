@@ -28,7 +28,7 @@
 
 typedef struct Tenant
 {
-	NameData name; /* hash key, padded with zeros */
+	NameData name; /* hash key */
 	uint32	 number;
 } Tenant;
 
@@ -65,7 +65,7 @@ add_name(const char *name, size_t len)
 uint32
 rf_tenancy_number(const char *name, size_t len)
 {
-	NameData key = {0};
+	NameData key;
 	Tenant	*tenant;
 	bool	 found;
 
@@ -77,9 +77,10 @@ rf_tenancy_number(const char *name, size_t len)
 		ctl.keysize = sizeof(NameData);
 		ctl.entrysize = sizeof(Tenant);
 		tenants = hash_create("Rillflow tenants", 64, &ctl,
-							  HASH_ELEM | HASH_BLOBS);
+							  HASH_ELEM | HASH_STRINGS);
 	}
 	memcpy(NameStr(key), name, len);
+	NameStr(key)[len] = '\0';
 	tenant = hash_search(tenants, &key, HASH_FIND, NULL);
 	if (tenant == NULL)
 	{
