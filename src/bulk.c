@@ -181,15 +181,15 @@ is_stream_index(const Carrier *carrier, int place)
 	Relation	index = carrier->result->ri_IndexRelationDescs[place];
 	IndexInfo  *info = carrier->result->ri_IndexRelationInfo[place];
 	AttrNumber *columns = info->ii_IndexAttrNumbers;
-	int			first = carrier->leaf.tenant_id == 0 ? 0 : 1;
+	int			more = carrier->leaf.tenant_id == 0 ? 0 : 1;
 
 	return index->rd_index->indisunique && index->rd_index->indimmediate &&
 		   info->ii_ReadyForInserts && info->ii_Predicate == NIL &&
-		   info->ii_NumIndexAttrs == first + 2 &&
-		   info->ii_NumIndexKeyAttrs == first + 2 &&
-		   (first == 0 || columns[0] == get_attnum(target, "tenant_id")) &&
-		   columns[first] == get_attnum(target, "stream_id") &&
-		   columns[first + 1] == get_attnum(target, "stream_seq");
+		   info->ii_NumIndexAttrs == more + 2 &&
+		   info->ii_NumIndexKeyAttrs == more + 2 &&
+		   columns[0] == get_attnum(target, "stream_id") &&
+		   (more == 0 || columns[1] == get_attnum(target, "tenant_id")) &&
+		   columns[more + 1] == get_attnum(target, "stream_seq");
 }
 
 /*
@@ -491,8 +491,8 @@ id_prefix(const pg_uuid_t *id)
 }
 
 /*
- * Events of one tenant together, by numbers that stand in for the names: the
- * index has the tenants one after the other, in whatever order.
+ * The order of the index, but for streams of one id that belong to several
+ * tenants: those stand together, one after the other, in whatever order.
  */
 static inline int
 compare_arrivals(const Arrival *left, const Arrival *right)
@@ -501,13 +501,13 @@ compare_arrivals(const Arrival *left, const Arrival *right)
 	uint64 right_prefix = id_prefix(&right->stream.uuid);
 	int	   order;
 
-	if (left->stream.tenant != right->stream.tenant)
-		return left->stream.tenant < right->stream.tenant ? -1 : 1;
 	if (left_prefix != right_prefix)
 		return left_prefix < right_prefix ? -1 : 1;
 	order = memcmp(left->stream.uuid.data, right->stream.uuid.data, UUID_LEN);
 	if (order != 0)
 		return order;
+	if (left->stream.tenant != right->stream.tenant)
+		return left->stream.tenant < right->stream.tenant ? -1 : 1;
 	return (left->stream_seq > right->stream_seq) -
 		   (left->stream_seq < right->stream_seq);
 }
@@ -537,9 +537,9 @@ index_streams(Carrier *carrier)
 		int		 n = 0;
 
 		CHECK_FOR_INTERRUPTS();
+		values[n++] = UUIDPGetDatum(&arrival->stream.uuid);
 		if (arrival->stream.tenant != 0)
 			values[n++] = rf_tenancy_datum(arrival->stream.tenant);
-		values[n++] = UUIDPGetDatum(&arrival->stream.uuid);
 		values[n++] = Int32GetDatum(arrival->stream_seq);
 		(void) index_insert(index, values, nulls, &arrival->tid,
 							carrier->target, UNIQUE_CHECK_YES, false, info);

@@ -603,9 +603,10 @@ count_rows(const RfStreamId *stream, const RfRun *run, int64 *all, int64 *ours)
 	const RfLeaf *leaf = &run->leaf->leaf;
 	Relation	  rel = table_open(leaf->relid, AccessShareLock);
 	ScanKeyData	  keys[4];
-	int n = rf_tenancy_keys(keys, stream, leaf->tenant_id, leaf->stream_id);
-	SysScanDesc scan;
-	HeapTuple	tuple;
+	int			  n = rf_tenancy_leaf_keys(keys, stream, leaf->stream_id,
+										   leaf->tenant_id);
+	SysScanDesc	  scan;
+	HeapTuple	  tuple;
 
 	*all = *ours = 0;
 	ScanKeyInit(&keys[n++], leaf->stream_seq, BTGreaterEqualStrategyNumber,

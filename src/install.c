@@ -477,7 +477,7 @@ create_tables(const char *schema, bool conjoined)
 		/* months bound created_at; here nothing else keeps it finite */
 		rf_query_ddl("ALTER TABLE %s.%I"
 					 " ADD CONSTRAINT %I PRIMARY KEY (global_seq),"
-					 " ADD CONSTRAINT %I UNIQUE (%sstream_id, stream_seq),"
+					 " ADD CONSTRAINT %I UNIQUE (stream_id, %sstream_seq),"
 					 " ADD CONSTRAINT rf_created_at_finite"
 					 " CHECK (isfinite(created_at))",
 					 quoted, name, psprintf("%s_pkey", name),

@@ -267,11 +267,11 @@ rf_partition_receiving(Relation parent, DateADT month)
 }
 
 /* Is there an event with those keys that the snapshot shows? */
+/* index: by which the keys are looked up; InvalidOid: by reading the leaf. */
 static bool
-holds_any(Relation rel, const RfLeaf *columns, Snapshot snapshot, int nkeys,
-		  ScanKey keys)
+holds_any(Relation rel, Oid index, Snapshot snapshot, int nkeys, ScanKey keys)
 {
-	SysScanDesc scan = systable_beginscan(rel, columns->stream_index, true,
+	SysScanDesc scan = systable_beginscan(rel, index, OidIsValid(index),
 										  snapshot, nkeys, keys);
 	bool		found = HeapTupleIsValid(systable_getnext(scan));
 
@@ -290,13 +290,17 @@ rf_partition_holds_stream(Oid leaf, const RfStreamId *stream, Snapshot snapshot)
 	bool		found;
 
 	rf_store_leaf(leaf, &columns);
-	nkeys = rf_tenancy_keys(keys, stream, columns.tenant_id, columns.stream_id);
-	found = holds_any(rel, &columns, snapshot, nkeys, keys);
+	nkeys = rf_tenancy_leaf_keys(keys, stream, columns.stream_id,
+								 columns.tenant_id);
+	found = holds_any(rel, columns.stream_index, snapshot, nkeys, keys);
 	table_close(rel, AccessShareLock);
 	return found;
 }
 
-/* The same of any stream of a tenant of a conjoined store. */
+/*
+ * The same of any stream of a tenant of a conjoined store.  No index has the
+ * tenants together: it takes as long as to count the leaf.
+ */
 bool
 rf_partition_holds_tenant(Oid leaf, uint32 tenant, Snapshot snapshot)
 {
@@ -308,7 +312,7 @@ rf_partition_holds_tenant(Oid leaf, uint32 tenant, Snapshot snapshot)
 	rf_store_leaf(leaf, &columns);
 	ScanKeyInit(&key, columns.tenant_id, BTEqualStrategyNumber, F_TEXTEQ,
 				rf_tenancy_datum(tenant));
-	found = holds_any(rel, &columns, snapshot, 1, &key);
+	found = holds_any(rel, InvalidOid, snapshot, 1, &key);
 	table_close(rel, AccessShareLock);
 	return found;
 }
@@ -420,7 +424,7 @@ leaf_holds(SearchedLeaf *leaf, const RfStreamId *stream, int32 highest)
 
 	if (leaf->scan == NULL)
 		return false;
-	n = rf_tenancy_index_keys(keys, stream);
+	n = rf_tenancy_leaf_keys(keys, stream, 1, 2);
 	Assert(n + 1 == leaf->nkeys);
 	ScanKeyInit(&keys[n], n + 1, BTLessEqualStrategyNumber, F_INT4LE,
 				Int32GetDatum(highest));
@@ -595,7 +599,7 @@ create_table(const RfStore *store, const char *name, const char *qualified,
 		" INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED"
 		" INCLUDING STORAGE,"
 		" CONSTRAINT %I PRIMARY KEY (global_seq)%s,"
-		" CONSTRAINT %I UNIQUE (%sstream_id, stream_seq)%s,"
+		" CONSTRAINT %I UNIQUE (stream_id, %sstream_seq)%s,"
 		" CONSTRAINT " RF_MONTH_CHECK " CHECK"
 		" (bucket_month >= DATE %L AND bucket_month < DATE %L),"
 		" CONSTRAINT rf_created_at_bounds CHECK"

@@ -265,24 +265,24 @@ index_fits(Oid relid, const Oid *types, int ntypes)
 static bool
 describe_leaf(Leaf *leaf, Relation rel, bool conjoined)
 {
-	static const Oid types[] = {TEXTOID, UUIDOID, INT4OID};
+	static const Oid of_tenants[] = {UUIDOID, TEXTOID, INT4OID};
+	static const Oid of_nobody[] = {UUIDOID, INT4OID};
 	static const Oid number[] = {INT8OID};
-	AttrNumber		 columns[lengthof(types)];
-	int				 skip = conjoined ? 0 : 1;
 
 	leaf->global_index = leaf->stream_index = InvalidOid;
 	if (rel->rd_rel->relkind != RELKIND_RELATION ||
 		!find_columns(leaf, RelationGetDescr(rel), conjoined))
 		return false;
-	columns[0] = leaf->columns[TENANT_ID];
-	columns[1] = leaf->columns[STREAM_ID];
-	columns[2] = leaf->columns[STREAM_SEQ];
 	leaf->global_index = rf_store_unique_index(rel, &leaf->columns[GLOBAL_SEQ],
 											   1);
-	leaf->stream_index = rf_store_unique_index(rel, columns + skip,
-											   lengthof(columns) - skip);
+	leaf->stream_index = rf_store_stream_index(rel, leaf->columns[STREAM_ID],
+											   conjoined ?
+												   leaf->columns[TENANT_ID] :
+												   0,
+											   leaf->columns[STREAM_SEQ]);
 	return index_fits(leaf->global_index, number, 1) &&
-		   index_fits(leaf->stream_index, types + skip, lengthof(types) - skip);
+		   index_fits(leaf->stream_index, conjoined ? of_tenants : of_nobody,
+					  conjoined ? lengthof(of_tenants) : lengthof(of_nobody));
 }
 
 /* Look at the leaf, which is open, unless it is known. */
@@ -799,7 +799,7 @@ open_stream(Merge *merge, Source *source, const RfScanStream *stream)
 		return true;
 	if (!open_source(merge, source))
 		return false;
-	(void) rf_tenancy_index_keys(keys, &id);
+	(void) rf_tenancy_leaf_keys(keys, &id, 1, 2);
 	if (stream->backward)
 		ScanKeyInit(&keys[last], last + 1, BTLessStrategyNumber, F_INT48LT,
 					Int64GetDatum(after));

@@ -49,11 +49,26 @@ static const RfStatement measure_leaf =
 	 1,
 	 {OIDOID}};
 
-static const RfStatement count_leaf =
-	{"SELECT count(*) FROM ONLY {source} WHERE true{mine}", 0, {0}};
+static const RfStatement count_leaf = {"SELECT count(*) FROM ONLY {source}",
+									   0,
+									   {0}};
 
 static const RfStatement oldest_in_leaf =
-	{"SELECT min(created_at) FROM ONLY {source} WHERE true{mine}", 0, {0}};
+	{"SELECT min(created_at) FROM ONLY {source}", 0, {0}};
+
+/* no index of a leaf has a tenant's events together, but for each stream's */
+#define OF_TENANT                                                \
+	" FROM {streams} AS s JOIN ONLY {source} AS e"               \
+	" ON e.stream_id = s.stream_id{same s e}"                    \
+	" WHERE s.last_event_at >= $1::timestamp AT TIME ZONE 'UTC'" \
+	" AND s.first_event_at < $2::timestamp AT TIME ZONE 'UTC'{mine s}"
+
+static const RfStatement count_of_tenant = {"SELECT count(*)" OF_TENANT,
+											2,
+											{DATEOID, DATEOID}};
+
+static const RfStatement oldest_of_tenant =
+	{"SELECT min(e.created_at)" OF_TENANT, 2, {DATEOID, DATEOID}};
 
 typedef struct TierStatus
 {
@@ -64,12 +79,22 @@ typedef struct TierStatus
 	TimestampTz oldest; /* DT_NOEND: of none; DT_NOBEGIN: nobody asks */
 } TierStatus;
 
-/* The only value of a statement on a leaf, which may be null. */
+/*
+ * The only value of a statement on a leaf, which may be null.  A tenant has
+ * another statement, on those of his streams that have events of that time.
+ */
 static Datum
-ask_leaf(RfStore *store, const RfStatement *statement, Oid leaf, bool *isnull)
+ask_leaf(RfStore *store, const RfPartition *leaf, const RfStatement *statement,
+		 const RfStatement *of_tenant, bool *isnull)
 {
-	rf_query_run(rf_store_plan_for(store, statement, leaf, InvalidOid), NULL,
-				 NULL);
+	bool  whole = store->tenant_number == 0;
+	Datum range[2];
+
+	range[0] = DateADTGetDatum(leaf->lower);
+	range[1] = DateADTGetDatum(leaf->upper);
+	rf_query_run(rf_store_plan_for(store, whole ? statement : of_tenant,
+								   leaf->relid, InvalidOid),
+				 whole ? NULL : range, NULL);
 	return rf_query_value(0, 1, isnull);
 }
 
@@ -87,7 +112,7 @@ add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 		size.rows = 0;
 		if (size.heap > 0)
 			size.rows = DatumGetInt64(
-				ask_leaf(store, &count_leaf, leaf->relid, &isnull));
+				ask_leaf(store, leaf, &count_leaf, &count_of_tenant, &isnull));
 	}
 	if (leaf->is_default)
 		status->default_events += size.rows;
@@ -96,7 +121,7 @@ add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 	if (size.heap == 0 || TIMESTAMP_IS_NOBEGIN(status->oldest) ||
 		(!leaf->is_default && !TIMESTAMP_IS_NOEND(status->oldest)))
 		return;
-	value = ask_leaf(store, &oldest_in_leaf, leaf->relid, &isnull);
+	value = ask_leaf(store, leaf, &oldest_in_leaf, &oldest_of_tenant, &isnull);
 	if (!isnull)
 		status->oldest = Min(status->oldest, DatumGetTimestampTz(value));
 }

@@ -1962,23 +1962,40 @@ rf_store_unique_index(Relation rel, const AttrNumber *columns, int ncolumns)
 	return result;
 }
 
+/*
+ * The one on streams and their numbers; tenant_id is 0 where streams have no
+ * tenants.
+ */
+Oid
+rf_store_stream_index(Relation rel, AttrNumber stream_id, AttrNumber tenant_id,
+					  AttrNumber stream_seq)
+{
+	AttrNumber columns[3];
+	int		   n = 0;
+
+	columns[n++] = stream_id;
+	if (tenant_id != 0)
+		columns[n++] = tenant_id;
+	columns[n++] = stream_seq;
+	return rf_store_unique_index(rel, columns, n);
+}
+
 static Oid
 must_find_stream_index(Relation rel, const RfLeaf *leaf)
 {
-	AttrNumber columns[] = {leaf->tenant_id, leaf->stream_id, leaf->stream_seq};
-	int		   skip = leaf->tenant_id == 0 ? 1 : 0;
-	const char *names = skip > 0 ? "stream_id, stream_seq" :
-								   "tenant_id, stream_id, stream_seq";
-	Oid			result = rf_store_unique_index(rel, columns + skip,
-											   lengthof(columns) - skip);
+	bool conjoined = leaf->tenant_id != 0;
+	Oid	 result = rf_store_stream_index(rel, leaf->stream_id, leaf->tenant_id,
+										leaf->stream_seq);
 
 	if (!OidIsValid(result))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" has no unique index on (%s)",
-						RelationGetRelationName(rel), names),
+						RelationGetRelationName(rel),
+						conjoined ? "stream_id, tenant_id, stream_seq" :
+									"stream_id, stream_seq"),
 				 errhint("Create a unique index on those %s columns of it.",
-						 skip > 0 ? "two" : "three")));
+						 conjoined ? "three" : "two")));
 	return result;
 }
 

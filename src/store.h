@@ -110,7 +110,7 @@ typedef struct RfLeaf
 {
 	Oid		   relid;		 /* hash key */
 	Oid		   root;		 /* the topmost ancestor */
-	Oid		   stream_index; /* unique ([tenant_id,] stream_id, stream_seq) */
+	Oid		   stream_index; /* unique (stream_id, [tenant_id,] stream_seq) */
 	Oid		   global_index; /* unique (global_seq); InvalidOid: none */
 	AttrNumber global_seq;
 	AttrNumber stream_id;
@@ -201,6 +201,8 @@ extern void		rf_store_require_adopted(const RfStore *store);
 extern void rf_store_leaf(Oid relid, RfLeaf *result);
 extern Oid	rf_store_unique_index(Relation rel, const AttrNumber *columns,
 								  int ncolumns);
+extern Oid	rf_store_stream_index(Relation rel, AttrNumber stream_id,
+								  AttrNumber tenant_id, AttrNumber stream_seq);
 
 /* our own writers */
 extern void rf_store_expect_write(Oid relid);

@@ -285,8 +285,9 @@ rf_stream_read_next(RfStreamReader *reader, const RfStreamId *stream,
 
 	Assert(reader->conjoined == (stream->tenant != 0));
 	set_no_state(state);
-	index_rescan(reader->scan, keys, rf_tenancy_index_keys(keys, stream), NULL,
-				 0);
+	index_rescan(reader->scan, keys,
+				 rf_tenancy_keys(keys, stream, 1, reader->conjoined ? 2 : 1),
+				 NULL, 0);
 	if (!index_getnext_slot(reader->scan, ForwardScanDirection, reader->slot))
 		return;
 	slot_getsomeattrs(reader->slot, STREAMS_ARCHIVED_AT);

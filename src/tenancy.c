@@ -175,9 +175,24 @@ rf_tenancy_compare(const RfStreamId *left, const RfStreamId *right)
 	return order != 0 ? order : compare_names(left->tenant, right->tenant);
 }
 
+static void
+set_tenant_key(ScanKey key, const RfStreamId *stream, AttrNumber column)
+{
+	ScanKeyInit(key, column, BTEqualStrategyNumber, F_TEXTEQ,
+				rf_tenancy_datum(stream->tenant));
+}
+
+static void
+set_stream_key(ScanKey key, const RfStreamId *stream, AttrNumber column)
+{
+	ScanKeyInit(key, column, BTEqualStrategyNumber, F_UUID_EQ,
+				UUIDPGetDatum(&stream->uuid));
+}
+
 /*
- * Scan keys for a stream; returns how many.  The columns are those of the
- * table, which systable_beginscan() translates into those of the index.
+ * Scan keys for a stream in rf_streams, in the order of its primary key;
+ * returns how many.  The columns are those of the index, or of the table where
+ * systable_beginscan() is to translate them.
  */
 int
 rf_tenancy_keys(ScanKey keys, const RfStreamId *stream, AttrNumber tenant_id,
@@ -186,16 +201,20 @@ rf_tenancy_keys(ScanKey keys, const RfStreamId *stream, AttrNumber tenant_id,
 	int n = 0;
 
 	if (stream->tenant != 0)
-		ScanKeyInit(&keys[n++], tenant_id, BTEqualStrategyNumber, F_TEXTEQ,
-					rf_tenancy_datum(stream->tenant));
-	ScanKeyInit(&keys[n++], stream_id, BTEqualStrategyNumber, F_UUID_EQ,
-				UUIDPGetDatum(&stream->uuid));
+		set_tenant_key(&keys[n++], stream, tenant_id);
+	set_stream_key(&keys[n++], stream, stream_id);
 	return n;
 }
 
-/* The same for an index of which those are the first columns. */
+/* The same in a leaf, in the order of its unique index on streams. */
 int
-rf_tenancy_index_keys(ScanKey keys, const RfStreamId *stream)
+rf_tenancy_leaf_keys(ScanKey keys, const RfStreamId *stream,
+					 AttrNumber stream_id, AttrNumber tenant_id)
 {
-	return rf_tenancy_keys(keys, stream, 1, stream->tenant == 0 ? 1 : 2);
+	int n = 0;
+
+	set_stream_key(&keys[n++], stream, stream_id);
+	if (stream->tenant != 0)
+		set_tenant_key(&keys[n++], stream, tenant_id);
+	return n;
 }

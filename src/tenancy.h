@@ -23,6 +23,7 @@ extern bool		   rf_tenancy_is(uint32 number, Datum tenant_id);
 extern int rf_tenancy_compare(const RfStreamId *left, const RfStreamId *right);
 extern int rf_tenancy_keys(ScanKey keys, const RfStreamId *stream,
 						   AttrNumber tenant_id, AttrNumber stream_id);
-extern int rf_tenancy_index_keys(ScanKey keys, const RfStreamId *stream);
+extern int rf_tenancy_leaf_keys(ScanKey keys, const RfStreamId *stream,
+								AttrNumber stream_id, AttrNumber tenant_id);
 
 #endif /* RF_TENANCY_H */
