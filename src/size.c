@@ -117,7 +117,8 @@ fork_bytes(const Entry *entry, ForkNumber fork)
 /*
  * All files of a relation; *rows is how much is in the one with its rows.  One
  * without rows has no other file that counts, and only tables have a map of
- * what is visible.
+ * what is visible.  An index that is no more than its first page and a root has
+ * never had a page to spare, of which a map would tell.
  */
 static int64
 relation_bytes(const Entry *entry, int64 *rows)
@@ -128,7 +129,7 @@ relation_bytes(const Entry *entry, int64 *rows)
 	if (!entry->found || !OidIsValid(entry->file))
 		return 0;
 	bytes = *rows = fork_bytes(entry, MAIN_FORKNUM);
-	if (bytes > 0)
+	if (bytes > (entry->is_index ? 2 * BLCKSZ : 0))
 		bytes += fork_bytes(entry, FSM_FORKNUM);
 	if (bytes > 0 && !entry->is_index)
 		bytes += fork_bytes(entry, VISIBILITYMAP_FORKNUM);

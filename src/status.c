@@ -6,19 +6,23 @@
  * Streams are counted, and so are the events in default partitions, which
  * should be few.  Other events are taken from the statistics, for a count of
  * them would cost what archiving saves.  No statistics tell those of a tenant
- * of a conjoined store: they are counted, along the indexes that begin with
- * the tenant.  Of the bytes nothing is his alone.  A leaf that has rows is
- * opened, and others are not: the status of all stores is looked at by those
- * who monitor them, all the time.
+ * of a conjoined store: they are counted, stream by stream.  Of the bytes
+ * nothing is his alone.  A leaf that has rows is opened, and others are not:
+ *the status of all stores is looked at by those who monitor them, all the time.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/table.h"
+#include "access/tableam.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "consumer.h"
@@ -53,9 +57,6 @@ static const RfStatement count_leaf = {"SELECT count(*) FROM ONLY {source}",
 									   0,
 									   {0}};
 
-static const RfStatement oldest_in_leaf =
-	{"SELECT min(created_at) FROM ONLY {source}", 0, {0}};
-
 /* no index of a leaf has a tenant's events together, but for each stream's */
 #define OF_TENANT                                                \
 	" FROM {streams} AS s JOIN ONLY {source} AS e"               \
@@ -80,40 +81,88 @@ typedef struct TierStatus
 } TierStatus;
 
 /*
- * The only value of a statement on a leaf, which may be null.  A tenant has
- * another statement, on those of his streams that have events of that time.
+ * The only value of a statement on those of a tenant's streams that have events
+ * of a leaf's time.  It may be null.
  */
 static Datum
-ask_leaf(RfStore *store, const RfPartition *leaf, const RfStatement *statement,
-		 const RfStatement *of_tenant, bool *isnull)
+ask_of_tenant(RfStore *store, const RfStatement *statement,
+			  const RfPartition *leaf, bool *isnull)
 {
-	bool  whole = store->tenant_number == 0;
 	Datum range[2];
 
 	range[0] = DateADTGetDatum(leaf->lower);
 	range[1] = DateADTGetDatum(leaf->upper);
-	rf_query_run(rf_store_plan_for(store, whole ? statement : of_tenant,
-								   leaf->relid, InvalidOid),
-				 whole ? NULL : range, NULL);
+	rf_query_run(rf_store_plan_for(store, statement, leaf->relid, InvalidOid),
+				 range, NULL);
 	return rf_query_value(0, 1, isnull);
+}
+
+static int64
+count_in(RfStore *store, const RfPartition *leaf)
+{
+	bool isnull;
+
+	if (store->tenant_number != 0)
+		return DatumGetInt64(
+			ask_of_tenant(store, &count_of_tenant, leaf, &isnull));
+	rf_query_run(rf_store_plan_for(store, &count_leaf, leaf->relid, InvalidOid),
+				 NULL, NULL);
+	return DatumGetInt64(rf_query_must(0, 1));
+}
+
+/*
+ * DT_NOEND: of none.  Read without a plan, which takes longer to make than most
+ * leaves take to read.
+ */
+static TimestampTz
+oldest_of_all(Oid relid)
+{
+	Relation		rel = table_open(relid, AccessShareLock);
+	TupleDesc		tupdesc = RelationGetDescr(rel);
+	AttrNumber		column = get_attnum(relid, "created_at");
+	TableScanDesc	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TimestampTz		result = DT_NOEND;
+
+	if (column == InvalidAttrNumber ||
+		TupleDescAttr(tupdesc, column - 1)->atttypid != TIMESTAMPTZOID)
+		elog(ERROR, "relation %u has no time of events", relid);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool  isnull;
+		Datum value = slot_getattr(slot, column, &isnull);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!isnull)
+			result = Min(result, DatumGetTimestampTz(value));
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+static TimestampTz
+oldest_in(RfStore *store, const RfPartition *leaf)
+{
+	bool  isnull;
+	Datum value;
+
+	if (store->tenant_number == 0)
+		return oldest_of_all(leaf->relid);
+	value = ask_of_tenant(store, &oldest_of_tenant, leaf, &isnull);
+	return isnull ? DT_NOEND : DatumGetTimestampTz(value);
 }
 
 static void
 add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 {
 	RfSize size;
-	bool   isnull;
-	Datum  value;
 
 	rf_size_of_table(leaf->relid, &size);
 	status->bytes += size.bytes;
 	if (leaf->is_default || store->tenant_number != 0)
-	{
-		size.rows = 0;
-		if (size.heap > 0)
-			size.rows = DatumGetInt64(
-				ask_leaf(store, leaf, &count_leaf, &count_of_tenant, &isnull));
-	}
+		size.rows = size.heap > 0 ? count_in(store, leaf) : 0;
 	if (leaf->is_default)
 		status->default_events += size.rows;
 	status->events += size.rows;
@@ -121,9 +170,7 @@ add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 	if (size.heap == 0 || TIMESTAMP_IS_NOBEGIN(status->oldest) ||
 		(!leaf->is_default && !TIMESTAMP_IS_NOEND(status->oldest)))
 		return;
-	value = ask_leaf(store, leaf, &oldest_in_leaf, &oldest_of_tenant, &isnull);
-	if (!isnull)
-		status->oldest = Min(status->oldest, DatumGetTimestampTz(value));
+	status->oldest = Min(status->oldest, oldest_in(store, leaf));
 }
 
 static void

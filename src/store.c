@@ -472,6 +472,24 @@ refuse_relation(Oid relid, const char *what)
 					errdetail("%s", what)));
 }
 
+static bool
+is_column(Oid relid, const KnownColumn *column)
+{
+	HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
+									  Int16GetDatum(column->number));
+	bool	  result = false;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_attribute form = (Form_pg_attribute) GETSTRUCT(tuple);
+
+		result = !form->attisdropped && form->atttypid == column->type &&
+				 strcmp(NameStr(form->attname), column->name) == 0;
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
 /*
  * What is read by number has to be there, of the right type.  An owner can
  * alter his tables, and an invalidation brings us here again.
@@ -483,8 +501,7 @@ require_columns(Oid relid, const KnownColumn *columns)
 		refuse_relation(relid, "It is not a table.");
 	for (; columns->name != NULL; columns++)
 	{
-		if (get_attnum(relid, columns->name) != columns->number ||
-			get_atttype(relid, columns->number) != columns->type)
+		if (!is_column(relid, columns))
 			refuse_relation(
 				relid, psprintf("Its column \"%s\" is missing, or another.",
 								columns->name));
