@@ -26,6 +26,7 @@
 #include "pgstat.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "size.h"
@@ -52,12 +53,9 @@ begin_scan(Relation catalog, Oid index, AttrNumber column, Oid value)
 }
 
 static Entry
-read_entry(Relation pg_class, Oid relid)
+make_entry(HeapTuple tuple)
 {
-	SysScanDesc scan = begin_scan(pg_class, ClassOidIndexId, Anum_pg_class_oid,
-								  relid);
-	HeapTuple	tuple = systable_getnext(scan);
-	Entry		entry = {0};
+	Entry entry = {0};
 
 	if (HeapTupleIsValid(tuple))
 	{
@@ -72,7 +70,30 @@ read_entry(Relation pg_class, Oid relid)
 		entry.toast = form->reltoastrelid;
 		entry.rows = form->reltuples;
 	}
+	return entry;
+}
+
+/* Of what nobody else asks for: it is to fill no cache. */
+static Entry
+read_entry(Relation pg_class, Oid relid)
+{
+	SysScanDesc scan = begin_scan(pg_class, ClassOidIndexId, Anum_pg_class_oid,
+								  relid);
+	Entry		entry = make_entry(systable_getnext(scan));
+
 	systable_endscan(scan);
+	return entry;
+}
+
+/* Of a leaf, which who lists the partitions of its parent has in the cache. */
+static Entry
+find_entry(Oid relid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Entry	  entry = make_entry(tuple);
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
 	return entry;
 }
 
@@ -174,7 +195,7 @@ rf_size_of_table(Oid relid, RfSize *size)
 {
 	Relation pg_class = table_open(RelationRelationId, AccessShareLock);
 	Relation pg_index = table_open(IndexRelationId, AccessShareLock);
-	Entry	 entry = read_entry(pg_class, relid);
+	Entry	 entry = find_entry(relid);
 
 	memset(size, 0, sizeof(*size));
 	if (entry.found)

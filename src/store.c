@@ -42,7 +42,6 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/catcache.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/inval.h"
@@ -310,17 +309,60 @@ load_columns(RfStore *store)
 	table_close(rel, AccessShareLock);
 }
 
+/*
+ * The columns of a table that nobody has locked, as the catalog has them.  They
+ * are read all at once: each new session does that for its store, and who looks
+ * at all stores for each.
+ */
+static List *
+read_columns(Oid relid)
+{
+	List	   *columns = NIL;
+	Relation	rel = table_open(AttributeRelationId, AccessShareLock);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_attribute_attrelid, BTEqualStrategyNumber,
+				F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&keys[1], Anum_pg_attribute_attnum, BTGreaterStrategyNumber,
+				F_INT2GT, Int16GetDatum(0));
+	scan = systable_beginscan(rel, AttributeRelidNumIndexId, true, NULL, 2,
+							  keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_attribute att = palloc(ATTRIBUTE_FIXED_PART_SIZE);
+
+		memcpy(att, GETSTRUCT(tuple), ATTRIBUTE_FIXED_PART_SIZE);
+		columns = lappend(columns, att);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return columns;
+}
+
+/* NULL: there is none of that name. */
+static Form_pg_attribute
+find_column(List *columns, const char *name)
+{
+	ListCell *cell;
+
+	foreach(cell, columns)
+	{
+		Form_pg_attribute att = lfirst(cell);
+
+		if (!att->attisdropped && strcmp(NameStr(att->attname), name) == 0)
+			return att;
+	}
+	return NULL;
+}
+
 /* Does the column take the values of the other one as they are? */
 static bool
-column_takes(Oid relid, AttrNumber attnum, Form_pg_attribute from)
+column_takes(Form_pg_attribute att, Form_pg_attribute from)
 {
-	Oid	  type;
-	int32 typmod;
-	Oid	  collation;
-
-	get_atttypetypmodcoll(relid, attnum, &type, &typmod, &collation);
-	return type == from->atttypid &&
-		   (typmod == -1 || typmod == from->atttypmod);
+	return att->atttypid == from->atttypid &&
+		   (att->atttypmod == -1 || att->atttypmod == from->atttypmod);
 }
 
 /* The ALTER TABLE that makes target able to hold the rows of source. */
@@ -329,30 +371,32 @@ find_missing_column(Oid source, Oid target)
 {
 	Relation  rel = table_open(source, AccessShareLock);
 	TupleDesc tupdesc = RelationGetDescr(rel);
+	List	 *columns = read_columns(target);
 	char	 *result = NULL;
 
 	for (int i = 0; i < tupdesc->natts && result == NULL; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
 		char			 *name = NameStr(att->attname);
-		AttrNumber		  attnum;
+		Form_pg_attribute found;
 
 		if (att->attisdropped || att->attgenerated != '\0')
 			continue;
-		attnum = get_attnum(target, name);
-		if (attnum == InvalidAttrNumber)
+		found = find_column(columns, name);
+		if (found == NULL)
 			result = psprintf("ALTER TABLE %s ADD COLUMN %s %s;",
 							  rf_store_relation_name(target),
 							  quote_identifier(name),
 							  format_type_with_typemod(att->atttypid,
 													   att->atttypmod));
-		else if (!column_takes(target, attnum, att))
+		else if (!column_takes(found, att))
 			result = psprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s;",
 							  rf_store_relation_name(target),
 							  quote_identifier(name),
 							  format_type_with_typemod(att->atttypid,
 													   att->atttypmod));
 	}
+	list_free_deep(columns);
 	table_close(rel, AccessShareLock);
 	return result;
 }
@@ -472,40 +516,28 @@ refuse_relation(Oid relid, const char *what)
 					errdetail("%s", what)));
 }
 
-static bool
-is_column(Oid relid, const KnownColumn *column)
-{
-	HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
-									  Int16GetDatum(column->number));
-	bool	  result = false;
-
-	if (HeapTupleIsValid(tuple))
-	{
-		Form_pg_attribute form = (Form_pg_attribute) GETSTRUCT(tuple);
-
-		result = !form->attisdropped && form->atttypid == column->type &&
-				 strcmp(NameStr(form->attname), column->name) == 0;
-		ReleaseSysCache(tuple);
-	}
-	return result;
-}
-
 /*
  * What is read by number has to be there, of the right type.  An owner can
  * alter his tables, and an invalidation brings us here again.
  */
 static void
-require_columns(Oid relid, const KnownColumn *columns)
+require_columns(Oid relid, const KnownColumn *known)
 {
+	List *columns = read_columns(relid);
+
 	if (get_rel_relkind(relid) != RELKIND_RELATION)
 		refuse_relation(relid, "It is not a table.");
-	for (; columns->name != NULL; columns++)
+	for (; known->name != NULL; known++)
 	{
-		if (!is_column(relid, columns))
+		Form_pg_attribute att = find_column(columns, known->name);
+
+		if (att == NULL || att->attnum != known->number ||
+			att->atttypid != known->type)
 			refuse_relation(
 				relid, psprintf("Its column \"%s\" is missing, or another.",
-								columns->name));
+								known->name));
 	}
+	list_free_deep(columns);
 }
 
 static void
