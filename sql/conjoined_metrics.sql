@@ -91,3 +91,7 @@ ANALYZE rf_streams;
 SELECT pg_relation_size('rf_streams') > 4 * 1024 * 1024 AS large;
 SELECT name, labels - 'schema' AS labels, value BETWEEN 59000 AND 61000 AS about FROM rf_metrics() WHERE name ~ '(hot|cold)_streams';
 SELECT count(*) FROM rf_metrics(:one) WHERE name ~ '(hot|cold)_streams';
+
+-- A policy of one has no backlog of its own: months are those of all.
+SELECT rf_policy_set('of all', '1 year'), rf_policy_set('of one', '1 year', tenant => :one);
+SELECT labels ->> 'policy' AS policy, count(*) FILTER (WHERE name ~ 'armed') AS states, count(*) FILTER (WHERE name ~ 'backlog') AS backlogs FROM rf_metrics() WHERE labels ? 'policy' GROUP BY 1 ORDER BY 1;

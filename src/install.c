@@ -105,8 +105,7 @@
 
 /*
  * What differs where the streams are those of many tenants: the tenant is part
- * of the keys, and comes first there, so that what is asked of a tenant is
- * found along the same indexes.
+ * of the keys.  It comes first there, but in those of leaves (src/README).
  */
 typedef struct DdlWord
 {

@@ -649,7 +649,7 @@ survey_policy(Survey *survey, const RfPolicyState *state)
 	bool		running = state->unfinished &&
 				   rf_board_has_run(survey->store->namespace_id, name);
 
-	if (!state->only_archived)
+	if (!state->chooses)
 		add_with(survey, POLICY_BACKLOG, "policy", name,
 				 estimate_backlog(survey, state->before));
 	if (!TIMESTAMP_NOT_FINITE(survey->oldest_hot))

@@ -106,7 +106,7 @@
 /* How each policy is doing; $1 is now, $2 those that are armed. */
 #define STATES                                                              \
 	"SELECT p.name, p.failures, p.failed_runs, p.paused_at IS NOT NULL,"    \
-	" p.name = ANY ($2), p.only_archived,"                                  \
+	" p.name = ANY ($2), p.only_archived OR p.tenant_id IS NOT NULL,"       \
 	" ($1 AT TIME ZONE p.time_zone - p.older_than) AT TIME ZONE"            \
 	" p.time_zone, r.started_at, (SELECT finished_at FROM %s AS s"          \
 	" WHERE s.policy = p.name AND s.finished_at IS NOT NULL"                \
@@ -334,7 +334,7 @@ read_state(uint64 row, TimestampTz now)
 	state->failed_runs = DatumGetInt64(rf_query_must(row, 3));
 	state->paused = DatumGetBool(rf_query_must(row, 4));
 	state->armed = DatumGetBool(rf_query_must(row, 5));
-	state->only_archived = DatumGetBool(rf_query_must(row, 6));
+	state->chooses = DatumGetBool(rf_query_must(row, 6));
 	state->before = DatumGetTimestampTz(rf_query_must(row, 7));
 	state->last_run = time_or_none(row, 8);
 	state->last_success = time_or_none(row, 9);

@@ -59,7 +59,7 @@ typedef struct RfPolicyState
 	int64		failed_runs;
 	bool		paused;
 	bool		armed;
-	bool		only_archived;
+	bool		chooses;  /* some events of a month, and not all? */
 	TimestampTz before;	  /* the cut-off of a run that begins now */
 	TimestampTz last_run; /* DT_NOBEGIN: none yet, and so below */
 	TimestampTz last_success;
