@@ -135,12 +135,15 @@ sub wait_until
 {
 	my ($what, $code) = @_;
 	my $limit = time() + $PostgreSQL::Test::Utils::timeout_default;
+	my $pause = 20_000;
 
+	# To ask is a process and a connection: who waits for long asks less often.
 	while (time() < $limit)
 	{
 		my $result = $code->();
 		return $result if $result;
-		usleep(20_000);
+		usleep($pause);
+		$pause = $pause * 1.5 if $pause < 200_000;
 	}
 	die "timed out waiting until $what\n";
 }
