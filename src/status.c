@@ -7,8 +7,10 @@
  * should be few.  Other events are taken from the statistics, for a count of
  * them would cost what archiving saves.  No statistics tell those of a tenant
  * of a conjoined store: they are counted, stream by stream.  Of the bytes
- * nothing is his alone.  A leaf that has rows is opened, and others are not:
- *the status of all stores is looked at by those who monitor them, all the time.
+ * nothing is his alone.
+ *
+ * A leaf that has rows is opened, and others are not: those who monitor stores
+ * look at the status of all of them, all the time.
  *
  *-------------------------------------------------------------------------
  */
