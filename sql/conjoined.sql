@@ -333,6 +333,18 @@ ALTER TABLE rf_streams DISABLE ROW LEVEL SECURITY;
 ALTER TABLE events DISABLE ROW LEVEL SECURITY;
 ALTER TABLE events_archive DISABLE ROW LEVEL SECURITY;
 
+-- What the status tells of a tenant is what there is, also at the edges of months, and where no month is.
+SELECT rf_create_partition('hot', m) FROM unnest(ARRAY['2024-05-01', '2024-06-01', '2024-07-01']::date[]) AS m;
+SELECT count(*) FROM unnest(ARRAY['t1', 't2']) AS t, generate_series(1, 3) AS s, unnest(ARRAY['2024-05-01 00:00+00', '2024-05-31 23:59:59.999999+00', '2024-06-01 00:00+00', '2024-06-30 23:59:59.999999+00', '2024-08-01 00:00+00']::timestamptz[]) WITH ORDINALITY AS at(at, n), rf_append(checks.stream(200 + s), 'edge', '{}', created_at => at, tenant => t) WHERE s = 3 OR n IN (s, s + 3);
+SELECT t.tenant_id, s.hot_events = t.hot AS hot, s.cold_events = t.cold AS cold, s.default_events = t.in_defaults AND t.in_defaults > 0 AS defaults, s.oldest_hot = t.oldest AS oldest
+FROM (SELECT tenant_id, count(*) FILTER (WHERE retention_class = 'hot') AS hot, count(*) FILTER (WHERE retention_class = 'cold') AS cold, count(*) FILTER (WHERE tableoid IN ('events_hot_default'::regclass, 'events_cold_default'::regclass)) AS in_defaults, min(created_at) FILTER (WHERE retention_class = 'hot') AS oldest FROM events GROUP BY 1) AS t, rf_archive_status(t.tenant_id) AS s WHERE t.tenant_id IN ('t1', 't2') ORDER BY 1;
+-- A month that only one has events in, at its first moment: of the others it has none.
+SELECT rf_append(checks.stream(210), 'alone', '{}', created_at => '2024-07-01 00:00+00', tenant => 'alone');
+SELECT hot_events, oldest_hot FROM rf_archive_status('alone');
+SELECT rf_hold(NULL, 'of one', 'alone');
+SELECT checks.try($$SELECT rf_drop_partition('hot', '2024-07-01', force => true)$$);
+SELECT rf_release(NULL, 'of one', 'alone');
+
 --
 -- Taking up
 --
