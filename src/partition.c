@@ -266,8 +266,10 @@ rf_partition_receiving(Relation parent, DateADT month)
 	return index < 0 ? InvalidOid : desc->oids[index];
 }
 
-/* Is there an event with those keys that the snapshot shows? */
-/* index: by which the keys are looked up; InvalidOid: by reading the leaf. */
+/*
+ * Is there an event with those keys that the snapshot shows?  They are looked
+ * up by an index, or with InvalidOid by reading the leaf.
+ */
 static bool
 holds_any(Relation rel, Oid index, Snapshot snapshot, int nkeys, ScanKey keys)
 {
