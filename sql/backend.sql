@@ -255,7 +255,7 @@ SELECT rf_archive_set_backend('partitioned');
 \echo :SQLSTATE
 ALTER TABLE events_cold_default ENABLE TRIGGER rf_events_append_only;
 BEGIN;
-ALTER TABLE events_archive_2025_05 DROP CONSTRAINT events_archive_2025_05_stream_key;
+DROP INDEX events_archive_2025_05_stream_key;
 SELECT rf_archive_set_backend('partitioned');
 \echo :SQLSTATE
 ROLLBACK;

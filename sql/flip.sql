@@ -293,7 +293,7 @@ CREATE INDEX events_archive_2024_03_pkey ON store.mine (id);
 SELECT rf_flip_partition('2024-03-01', 'cold');
 \echo :SQLSTATE
 BEGIN;
-ALTER TABLE events_hot_2024_04 DROP CONSTRAINT events_hot_2024_04_stream_key;
+DROP INDEX events_hot_2024_04_stream_key;
 SELECT rf_flip_partition('2024-04-01', 'cold');
 \echo :SQLSTATE
 ROLLBACK;

@@ -278,9 +278,9 @@ SELECT * FROM checks.wrong_reads(NULL);
 CREATE UNIQUE INDEX ON events_hot_2024_06 (global_seq DESC);
 SELECT * FROM checks.wrong_reads(NULL);
 ALTER TABLE events_hot_2024_06 ADD CONSTRAINT events_hot_2024_06_pkey PRIMARY KEY (global_seq);
-ALTER TABLE events_hot_2024_06 DROP CONSTRAINT events_hot_2024_06_stream_key;
+DROP INDEX events_hot_2024_06_stream_key;
 SELECT * FROM checks.wrong_reads(NULL);
-ALTER TABLE events_hot_2024_06 ADD CONSTRAINT events_hot_2024_06_stream_key UNIQUE (stream_id, stream_seq);
+CREATE UNIQUE INDEX events_hot_2024_06_stream_key ON events_hot_2024_06 (stream_id, stream_seq);
 -- months that are partitioned themselves, and a third branch
 CREATE TABLE checks.quarter (LIKE events INCLUDING ALL) PARTITION BY RANGE (bucket_month);
 ALTER TABLE events_hot ATTACH PARTITION checks.quarter FOR VALUES FROM ('2020-01-01') TO ('2020-04-01');

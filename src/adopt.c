@@ -25,11 +25,10 @@
  *
  * A partition holds rows of one range of bucket_month.  Rows of the source have
  * none yet: '-infinity' for all of them, a default that is kept in the catalog,
- * and no row is written.  The CHECK that ties bucket_month to created_at stands
- * on the leaves alone until the end.  That partition is also how a store, and
- * whoever restores a dump of it, knows that it is being adopted: then
- * rf_adopt() goes on where it stopped.  What waits for the end, moves among
- * them, asks rf_store_require_adopted().
+ * and no row is written.  That partition is also how a store, and whoever
+ * restores a dump of it, knows that it is being adopted: then rf_adopt() goes
+ *on where it stopped.  What waits for the end, moves among them, asks
+ * rf_store_require_adopted().
  *
  * What crashes before the switch leaves our schema and our triggers, which the
  * next call takes away; an error takes them away itself, where it gets the
@@ -106,11 +105,6 @@
 #define CHECKSUM                                                  \
 	"coalesce(sum(hashtextextended((e.*)::text, 0)::numeric), 0)" \
 	"::text"
-
-#define TIE "rf_bucket_month_tie"
-#define TIE_CHECK                              \
-	"CONSTRAINT " TIE " CHECK (bucket_month =" \
-	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date)"
 
 typedef struct Adoption
 {
@@ -626,32 +620,6 @@ empty_store(const Adoption *adoption)
 	return adoption->in_place ? NULL : rf_store_in(adoption->target, true);
 }
 
-/*
- * The CHECK on roots goes down to all leaves, and comes off all of them; the
- * leaves, from which months take it, get it again.
- */
-static void
-loosen_tie(RfStore *store)
-{
-	const Oid parents[] = {store->events_hot, store->events_cold,
-						   store->events_archive};
-
-	rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " TIE,
-				 rf_store_relation_name(store->events));
-	rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT " TIE,
-				 rf_store_relation_name(store->events_archive));
-	for (int i = 0; i < lengthof(parents); i++)
-	{
-		List	 *leaves = rf_partition_list(parents[i]);
-		ListCell *cell;
-
-		foreach(cell, leaves)
-			rf_query_ddl("ALTER TABLE %s ADD " TIE_CHECK,
-						 rf_store_relation_name(
-							 ((RfPartition *) lfirst(cell))->relid));
-	}
-}
-
 /* Make the months of a table's events, so that none is made meanwhile. */
 static void
 make_months(const Adoption *adoption, Oid table, RfTier tier)
@@ -802,7 +770,6 @@ prepare(void *arg)
 	store = rf_store_in(adoption->staging, false);
 	take_manners(adoption, store);
 	rf_install_create_view(adoption->staging);
-	loosen_tie(rf_store_in(adoption->staging, false));
 	make_months(adoption, adoption->source.events, RF_HOT);
 	if (OidIsValid(adoption->source.archive))
 		make_months(adoption, adoption->source.archive, RF_COLD);
@@ -1611,7 +1578,6 @@ finish(void *arg)
 {
 	Adoption   *adoption = arg;
 	RfStore	   *store = rf_store_in(adoption->target, false);
-	const char *roots[2];
 	Oid			leaves[2];
 	int64		streams;
 	RfLockLimit limit;
@@ -1621,8 +1587,6 @@ finish(void *arg)
 	rf_lock_begin(&limit);
 	rf_lock_makers(&limit, store->namespace_id);
 	store = rf_store_in(adoption->target, false);
-	roots[0] = rf_store_relation_name(store->events);
-	roots[1] = rf_store_relation_name(store->events_archive);
 	leaves[0] = rf_store_adopted_leaf(store->events_hot);
 	leaves[1] = rf_store_adopted_leaf(store->events_archive);
 	for (int i = 0; i < lengthof(leaves); i++)
@@ -1636,7 +1600,6 @@ finish(void *arg)
 	{
 		if (OidIsValid(leaves[i]))
 			rf_query_ddl("DROP TABLE %s", rf_store_relation_name(leaves[i]));
-		rf_query_ddl("ALTER TABLE %s ADD " TIE_CHECK, roots[i]);
 	}
 	note_end(adoption, rf_store_in(adoption->target, false), streams);
 	RF_WAIT_POINT("adopt_before_finish");

@@ -48,13 +48,7 @@
 #define PLACE_HOT (-2)
 
 /* CHECKs that hold for each row that we write. */
-static const char *const row_checks[] = {"rf_bucket_month_tie",
-										 "rf_created_at_finite",
-										 RF_TENANT_CHECK};
-
-/* CHECKs that hold in the leaf of the right month. */
-static const char *const bounds_checks[] = {RF_MONTH_CHECK,
-											"rf_created_at_bounds"};
+static const char *const row_checks[] = {RF_TIE_CHECK, RF_TENANT_CHECK};
 
 /* Triggers whose work is done, or not needed, when we write. */
 static const char *const own_triggers[] = {"rf_events_open", "rf_events_close",
@@ -146,7 +140,7 @@ prove_checks(Relation leaf, DateADT month)
 
 		if (is_among(check->ccname, row_checks, lengthof(row_checks)))
 			continue;
-		if (!is_among(check->ccname, bounds_checks, lengthof(bounds_checks)))
+		if (strcmp(check->ccname, RF_MONTH_CHECK) != 0)
 			return false;
 		clauses = make_ands_implicit((Expr *) stringToNode(check->ccbin));
 		if (!predicate_implied_by(clauses, facts_of_month(leaf, month), false))

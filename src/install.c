@@ -96,9 +96,7 @@
 	" <leaf_tenant_id>,"                                                                      \
 	" user_id text,"                                                                          \
 	" is_tombstone boolean CONSTRAINT events_is_tombstone_not_null NOT NULL"                  \
-	" DEFAULT false,"                                                                         \
-	" CONSTRAINT rf_bucket_month_tie CHECK (bucket_month ="                                   \
-	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date))"
+	" DEFAULT false)"
 #define ATTACH_BRANCH(name, tier)                                              \
 	"ALTER TABLE %s.events ATTACH PARTITION %s." name " FOR VALUES IN ('" tier \
 	"')"
@@ -165,9 +163,7 @@ static const char *const store_ddl[] = {
 	" created_at timestamptz NOT NULL DEFAULT now(),"
 	" bucket_month date NOT NULL"
 	" DEFAULT date_trunc('month', now() AT TIME ZONE 'UTC')::date,"
-	" retention_class text COLLATE \"C\" NOT NULL DEFAULT 'hot',"
-	" CONSTRAINT rf_bucket_month_tie CHECK (bucket_month ="
-	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date)"
+	" retention_class text COLLATE \"C\" NOT NULL DEFAULT 'hot'"
 	") PARTITION BY LIST (retention_class)",
 
 	"ALTER SEQUENCE %s.events_global_seq_seq OWNED BY %s.events.global_seq",
@@ -472,18 +468,19 @@ create_tables(const char *schema, bool conjoined)
 	for (int i = 0; i < lengthof(default_leaves); i++)
 	{
 		const char *name = default_leaves[i][0];
+		char	   *leaf = rf_query_format("%s.%I", quoted, name);
 
-		/* months bound created_at; here nothing else keeps it finite */
-		rf_query_ddl("ALTER TABLE %s.%I"
+		/* what months say by their bounds */
+		rf_query_ddl("ALTER TABLE %s"
 					 " ADD CONSTRAINT %I PRIMARY KEY (global_seq),"
-					 " ADD CONSTRAINT %I UNIQUE (stream_id, %sstream_seq),"
-					 " ADD CONSTRAINT rf_created_at_finite"
-					 " CHECK (isfinite(created_at))",
-					 quoted, name, psprintf("%s_pkey", name),
-					 psprintf("%s_stream_key", name),
-					 conjoined ? "tenant_id, " : "");
-		rf_query_ddl("ALTER TABLE %s.%I ATTACH PARTITION %s.%I DEFAULT", quoted,
-					 default_leaves[i][1], quoted, name);
+					 " ADD CONSTRAINT " RF_TIE_CHECK
+					 " CHECK (isfinite(created_at) AND bucket_month ="
+					 " date_trunc('month', created_at AT TIME ZONE 'UTC')"
+					 "::date)",
+					 leaf, psprintf("%s_pkey", name));
+		rf_partition_index_streams(name, leaf, conjoined, NULL);
+		rf_query_ddl("ALTER TABLE %s.%I ATTACH PARTITION %s DEFAULT", quoted,
+					 default_leaves[i][1], leaf);
 	}
 	rf_query_ddl(
 		"ALTER TABLE %s.events ALTER COLUMN global_seq SET DEFAULT nextval(%L)",

@@ -6,8 +6,8 @@
  * A month is a table of its own, made with CREATE TABLE LIKE and attached:
  * that leaves writers to other months alone, which CREATE TABLE … PARTITION
  * OF would not.  The unique indexes stand on the leaf, the parents have none.
- * CHECK constraints repeat the bounds, on bucket_month so that a later ATTACH
- * needs no scan, and on created_at so that the planner can prune by it.
+ * A CHECK repeats the bounds, on bucket_month so that a later ATTACH needs no
+ * scan, and on created_at so that the planner can prune by it.
  *
  * Locks, in this order: an advisory lock of the store, which keeps two that
  * make months apart; SHARE UPDATE EXCLUSIVE on the parent, or ACCESS EXCLUSIVE
@@ -579,41 +579,68 @@ rf_partition_guard(const char *table)
 		table, get_namespace_name(rf_store_extension_schema()));
 }
 
+/* Has it CHECKs that say more than the bounds of a month do? */
+static bool
+has_other_checks(Oid model)
+{
+	Relation	 rel = table_open(model, AccessShareLock);
+	TupleConstr *constr = RelationGetDescr(rel)->constr;
+	bool		 result = false;
+
+	for (int i = 0; constr != NULL && i < constr->num_check; i++)
+		result |= strcmp(constr->check[i].ccname, RF_TIE_CHECK) != 0;
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
 /*
  * Made like the default partition, which has its columns in the order of
- * leaves (install.c); where that is gone, like the parent.
+ * leaves (install.c); where that is gone, like the parent.  CHECKs come all or
+ * none: the one that is not wanted is dropped again, which leaves a dead row in
+ * pg_constraint.
  */
 static void
-create_table(const RfStore *store, const char *name, const char *qualified,
-			 Oid model, const char *from, const char *to,
-			 const char *tablespace)
+create_table(const char *name, const char *qualified, Oid model,
+			 const char *from, const char *to, const char *tablespace)
 {
-	char *where = tablespace == NULL ?
-					  "" :
-					  rf_query_format(" TABLESPACE %I", tablespace);
-	char *index_where = tablespace == NULL ?
-							"" :
-							rf_query_format(" USING INDEX TABLESPACE %I",
-											tablespace);
+	bool  checks = has_other_checks(model);
+	char *where = "";
+	char *index_where = "";
 
+	if (tablespace != NULL)
+	{
+		where = rf_query_format(" TABLESPACE %I", tablespace);
+		index_where = rf_query_format(" USING INDEX TABLESPACE %I", tablespace);
+	}
 	rf_query_ddl(
 		"CREATE TABLE %s (LIKE %s INCLUDING COMMENTS INCLUDING COMPRESSION"
-		" INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED"
-		" INCLUDING STORAGE,"
+		" INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STORAGE%s,"
 		" CONSTRAINT %I PRIMARY KEY (global_seq)%s,"
-		" CONSTRAINT %I UNIQUE (stream_id, %sstream_seq)%s,"
-		" CONSTRAINT " RF_MONTH_CHECK " CHECK"
-		" (bucket_month >= DATE %L AND bucket_month < DATE %L),"
-		" CONSTRAINT rf_created_at_bounds CHECK"
-		" (created_at >= TIMESTAMPTZ %L AND created_at < TIMESTAMPTZ %L))%s",
-		qualified, rf_store_relation_name(model), psprintf("%s_pkey", name),
-		index_where, psprintf("%s_stream_key", name),
-		store->conjoined ? "tenant_id, " : "", index_where, from, to,
-		psprintf("%s 00:00:00+00", from), psprintf("%s 00:00:00+00", to),
-		where);
-	rf_query_ddl(
-		"ALTER TABLE %s DROP CONSTRAINT IF EXISTS rf_created_at_finite",
-		qualified);
+		" CONSTRAINT " RF_MONTH_CHECK " CHECK (bucket_month = DATE %L"
+		" AND created_at >= TIMESTAMPTZ %L AND created_at < TIMESTAMPTZ %L))%s",
+		qualified, rf_store_relation_name(model),
+		checks ? " INCLUDING CONSTRAINTS" : "", psprintf("%s_pkey", name),
+		index_where, from, psprintf("%s 00:00:00+00", from),
+		psprintf("%s 00:00:00+00", to), where);
+	if (checks)
+		rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT IF EXISTS " RF_TIE_CHECK,
+					 qualified);
+}
+
+/*
+ * The number of an event is unique in its stream, by an index: a constraint
+ * would be one more row of pg_constraint for each leaf (src/README).
+ */
+void
+rf_partition_index_streams(const char *name, const char *qualified,
+						   bool conjoined, const char *tablespace)
+{
+	rf_query_ddl("CREATE UNIQUE INDEX %I ON %s (stream_id, %sstream_seq)%s",
+				 psprintf("%s_stream_key", name), qualified,
+				 conjoined ? "tenant_id, " : "",
+				 tablespace == NULL ?
+					 "" :
+					 rf_query_format(" TABLESPACE %I", tablespace));
 }
 
 /* Rows of the month that wait in the default partition go along. */
@@ -702,9 +729,10 @@ build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
 	entry.started_at = GetCurrentTimestamp();
 	entry.bucket_month = month;
 	entry.detail = name;
-	create_table(store, name, qualified,
+	create_table(name, qualified,
 				 OidIsValid(default_leaf) ? default_leaf : parent, from, to,
 				 tablespace);
+	rf_partition_index_streams(name, qualified, store->conjoined, tablespace);
 	if (OidIsValid(default_leaf))
 		entry.events = take_waiting_rows(default_leaf, qualified, month, next);
 	rf_partition_guard(qualified);

@@ -14,8 +14,11 @@
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
-/* the CHECK of a month that equals its bounds */
-#define RF_MONTH_CHECK "rf_bucket_month_bounds"
+/* the CHECK of a month: the date and the times of its events */
+#define RF_MONTH_CHECK "rf_month_bounds"
+
+/* the CHECK of a default leaf: the date of an event is that of its time */
+#define RF_TIE_CHECK "rf_bucket_month_tie"
 
 /* A leaf: the days it holds, upper excluded. */
 typedef struct RfPartition
@@ -67,13 +70,15 @@ extern Oid	 rf_partition_create(RfStore *store, RfTier tier, DateADT month,
 								 const char *tablespace);
 extern RfMonthMade rf_partition_try_create(RfStore *store, RfTier tier,
 										   DateADT month, ErrorData **error);
-extern void		   rf_partition_guard(const char *table);
-extern bool		   rf_partition_holds_stream(Oid leaf, const RfStreamId *stream,
-											 Snapshot snapshot);
-extern bool		   rf_partition_holds_tenant(Oid leaf, uint32 tenant,
-											 Snapshot snapshot);
-extern void		   rf_partition_begin_search(RfSearch *search, Oid parent,
-											 Snapshot snapshot);
+extern void	 rf_partition_index_streams(const char *name, const char *qualified,
+										bool conjoined, const char *tablespace);
+extern void	 rf_partition_guard(const char *table);
+extern bool	 rf_partition_holds_stream(Oid leaf, const RfStreamId *stream,
+									   Snapshot snapshot);
+extern bool	 rf_partition_holds_tenant(Oid leaf, uint32 tenant,
+									   Snapshot snapshot);
+extern void	 rf_partition_begin_search(RfSearch *search, Oid parent,
+									   Snapshot snapshot);
 extern bool	 rf_partition_search(RfSearch *search, const RfStreamId *stream,
 								 int32 highest, TimestampTz first,
 								 TimestampTz last);
