@@ -567,7 +567,7 @@ return_numbers(FunctionCallInfo fcinfo, const Request *request)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
-	InitMaterializedSRF(fcinfo, 0);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	for (int i = 0; i < request->count; i++)
 	{
 		Datum values[2];

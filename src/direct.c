@@ -149,36 +149,56 @@ prove_checks(Relation leaf, DateADT month)
 	return true;
 }
 
-/* The leaf and month that this was last proven for, until the leaf changes. */
+/*
+ * What was found out last of tables that are locked, until they change: their
+ * columns, triggers, rules and CHECKs.
+ */
 static struct
 {
-	Oid		leaf;
-	DateADT month;
-} proven = {InvalidOid, 0};
+	const RfColumn *columns; /* for rows that have these */
+	int				ncolumns;
+	Oid				events; /* has nothing that is not ours */
+	Oid				leaf;	/* nor has this one, whose CHECKs hold ... */
+	DateADT			month;	/* ... for the rows of this month */
+	int				places[MaxHeapAttributeNumber]; /* see map_columns() */
+} known;
 
 static void
-leaf_changed(Datum arg, Oid relid)
+forget_table(Datum arg, Oid relid)
 {
-	if (!OidIsValid(relid) || relid == proven.leaf)
-		proven.leaf = InvalidOid;
+	if (!OidIsValid(relid) || relid == known.events)
+		known.events = InvalidOid;
+	if (!OidIsValid(relid) || relid == known.leaf)
+		known.leaf = InvalidOid;
 }
 
 void
 rf_direct_init(void)
 {
-	CacheRegisterRelcacheCallback(leaf_changed, (Datum) 0);
+	CacheRegisterRelcacheCallback(forget_table, (Datum) 0);
 }
 
-/* The leaf is locked: its CHECKs stay as they are. */
+static void
+begin_rows_of(const RfColumn *columns, int ncolumns)
+{
+	if (known.columns == columns && known.ncolumns == ncolumns)
+		return;
+	known.columns = columns;
+	known.ncolumns = ncolumns;
+	known.events = known.leaf = InvalidOid;
+}
+
 static bool
 checks_hold(Relation leaf, DateADT month)
 {
-	if (proven.leaf == RelationGetRelid(leaf) && proven.month == month)
+	bool is_known = known.leaf == RelationGetRelid(leaf);
+
+	if (is_known && known.month == month)
 		return true;
 	if (!prove_checks(leaf, month))
 		return false;
-	proven.leaf = RelationGetRelid(leaf);
-	proven.month = month;
+	if (is_known)
+		known.month = month;
 	return true;
 }
 
@@ -219,18 +239,30 @@ has_own_defaults_only(const RfDirect *direct)
 }
 
 static bool
+is_plain(const RfDirect *direct)
+{
+	Relation events = direct->events;
+
+	if (known.events == RelationGetRelid(events))
+		return true;
+	if (events->rd_rules != NULL || !has_own_triggers_only(events, 3) ||
+		!has_own_defaults_only(direct))
+		return false;
+	known.events = RelationGetRelid(events);
+	return true;
+}
+
+static bool
 may_write(const RfDirect *direct)
 {
 	Oid events = RelationGetRelid(direct->events);
 
-	return direct->events->rd_rules == NULL &&
-		   ExecutorCheckPerms_hook == NULL &&
+	return ExecutorCheckPerms_hook == NULL &&
 		   rf_compat_may_use_schema(RelationGetNamespace(direct->events),
 									GetUserId()) &&
 		   pg_class_aclcheck(events, GetUserId(), ACL_INSERT) == ACLCHECK_OK &&
 		   check_enable_rls(events, InvalidOid, true) != RLS_ENABLED &&
-		   has_own_triggers_only(direct->events, 3) &&
-		   has_own_defaults_only(direct);
+		   is_plain(direct);
 }
 
 /* Begin to write; the values of the columns come in the order given here. */
@@ -243,6 +275,7 @@ rf_direct_begin(RfDirect *direct, RfStore *store, const RfColumn *columns,
 	direct->ncolumns = ncolumns;
 	direct->events = table_open(store->events, RowExclusiveLock);
 	direct->hot = table_open(store->events_hot, RowExclusiveLock);
+	begin_rows_of(columns, ncolumns);
 	direct->open = may_write(direct);
 }
 
@@ -257,7 +290,6 @@ map_columns(RfDirect *direct)
 	TupleDesc tupdesc = RelationGetDescr(direct->leaf);
 	int		  given = 0;
 
-	direct->places = palloc(sizeof(int) * tupdesc->natts);
 	for (int i = 0; i < tupdesc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
@@ -279,7 +311,7 @@ map_columns(RfDirect *direct)
 				given++;
 			}
 		}
-		direct->places[i] = place;
+		known.places[i] = place;
 	}
 	return given == direct->ncolumns;
 }
@@ -289,9 +321,16 @@ leaf_suffices(RfDirect *direct, DateADT month)
 {
 	Relation leaf = direct->leaf;
 
-	return leaf->rd_rel->relkind == RELKIND_RELATION &&
-		   leaf->rd_rules == NULL && has_own_triggers_only(leaf, 2) &&
-		   map_columns(direct) && checks_hold(leaf, month);
+	if (known.leaf == RelationGetRelid(leaf))
+		return checks_hold(leaf, month);
+	known.leaf = InvalidOid;
+	if (leaf->rd_rel->relkind != RELKIND_RELATION || leaf->rd_rules != NULL ||
+		!has_own_triggers_only(leaf, 2) || !map_columns(direct) ||
+		!prove_checks(leaf, month))
+		return false;
+	known.leaf = RelationGetRelid(leaf);
+	known.month = month;
+	return true;
 }
 
 /* All that was made for the leaf lives in the executor state. */
@@ -304,6 +343,7 @@ close_leaf(RfDirect *direct)
 	{
 		ExecCloseIndices(direct->result);
 		ExecDropSingleTupleTableSlot(direct->slot);
+		ExecDropSingleTupleTableSlot(direct->row);
 		direct->result = NULL;
 	}
 	FreeExecutorState(direct->estate);
@@ -329,6 +369,13 @@ lock_leaf(RfDirect *direct, Oid relid, DateADT month)
 static void
 prepare_leaf(RfDirect *direct)
 {
+	TupleDesc tupdesc = RelationGetDescr(direct->leaf);
+	int		  natts = tupdesc->natts;
+
+	/* what is known can be forgotten while the leaf is written to */
+	direct->places = palloc(sizeof(int) * natts);
+	memcpy(direct->places, known.places, sizeof(int) * natts);
+	direct->row = MakeSingleTupleTableSlot(tupdesc, &TTSOpsVirtual);
 	direct->slot = table_slot_create(direct->leaf, NULL);
 	direct->result = makeNode(ResultRelInfo);
 	InitResultRelInfo(direct->result, direct->leaf, 0, NULL, 0);
@@ -370,7 +417,7 @@ static bool
 fill_row(RfDirect *direct, const Datum *values, const bool *nulls)
 {
 	TupleDesc		tupdesc = RelationGetDescr(direct->leaf);
-	TupleTableSlot *slot = direct->slot;
+	TupleTableSlot *slot = direct->row;
 
 	ExecClearTuple(slot);
 	for (int i = 0; i < tupdesc->natts; i++)
@@ -393,6 +440,24 @@ fill_row(RfDirect *direct, const Datum *values, const bool *nulls)
 }
 
 /*
+ * Write the row.  The indexes take its columns from where they are, and not
+ * from the tuple that was made of them.
+ */
+static void
+write_row(RfDirect *direct)
+{
+	TupleTableSlot *row = direct->row;
+
+	ExecCopySlot(direct->slot, row);
+	table_tuple_insert(direct->leaf, direct->slot, GetCurrentCommandId(true), 0,
+					   NULL);
+	row->tts_tid = direct->slot->tts_tid;
+	if (direct->result->ri_NumIndices > 0)
+		rf_compat_insert_index_entries(direct->result, row, direct->estate,
+									   false, TU_None);
+}
+
+/*
  * Write a row into the leaf of its month.  False when nothing was written,
  * because that takes the executor.
  */
@@ -403,11 +468,7 @@ rf_direct_insert(RfDirect *direct, DateADT month, const Datum *values,
 	if (!direct->open || !open_leaf(direct, month) ||
 		!fill_row(direct, values, nulls))
 		return false;
-	table_tuple_insert(direct->leaf, direct->slot, GetCurrentCommandId(true), 0,
-					   NULL);
-	if (direct->result->ri_NumIndices > 0)
-		rf_compat_insert_index_entries(direct->result, direct->slot,
-									   direct->estate, false, TU_None);
+	write_row(direct);
 	ResetPerTupleExprContext(direct->estate);
 	CommandCounterIncrement();
 	return true;

@@ -32,7 +32,8 @@ typedef struct RfDirect
 	Relation		hot;
 	Relation		leaf;	/* the last one that was written to, or NULL */
 	int			   *places; /* value of each column of the leaf; or below */
-	TupleTableSlot *slot;
+	TupleTableSlot *row;	/* what is to be written, column by column */
+	TupleTableSlot *slot;	/* and as the leaf takes it */
 	EState		   *estate;
 	ResultRelInfo  *result;
 } RfDirect;

@@ -382,11 +382,10 @@ remember_place(const RfStreamId *stream, ItemPointer tid)
 static void
 deform_state(HeapTuple tuple, TupleDesc tupdesc, RfStreamState *state)
 {
-	Datum values[STREAMS_ARCHIVED_AT];
-	bool  nulls[STREAMS_ARCHIVED_AT];
+	Datum values[MaxHeapAttributeNumber];
+	bool  nulls[MaxHeapAttributeNumber];
 
-	for (int i = STREAMS_LAST_SEQ; i <= STREAMS_ARCHIVED_AT; i++)
-		values[i - 1] = heap_getattr(tuple, i, tupdesc, &nulls[i - 1]);
+	heap_deform_tuple(tuple, tupdesc, values, nulls);
 	take_state(values, nulls, state);
 	state->tid = tuple->t_self;
 	state->xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
