@@ -102,9 +102,6 @@ typedef struct RfStatement
 	Oid			types[RF_MAX_ARGS];
 } RfStatement;
 
-/* the CHECK of what a tenant's name is, in a conjoined store */
-#define RF_TENANT_CHECK "rf_tenant_id_check"
-
 /* A leaf partition as row triggers need to know it. */
 typedef struct RfLeaf
 {

@@ -320,18 +320,14 @@ rf_stream_read(RfStore *store, const pg_uuid_t *id, Snapshot snapshot,
 	rf_stream_end_read(&reader);
 }
 
+/* They are part of the primary key, and so not null. */
 static bool
-is_row_of(HeapTuple tuple, TupleDesc tupdesc, const RfStreamId *stream)
+is_row_of(const Datum *values, const RfStreamId *stream)
 {
-	bool  isnull;
-	Datum value = heap_getattr(tuple, STREAMS_STREAM_ID, tupdesc, &isnull);
-
-	if (isnull || !rf_uuid_equal(DatumGetUUIDP(value), &stream->uuid))
-		return false;
-	if (stream->tenant == 0)
-		return true;
-	value = heap_getattr(tuple, STREAMS_TENANT_ID, tupdesc, &isnull);
-	return !isnull && rf_tenancy_is(stream->tenant, value);
+	return rf_uuid_equal(DatumGetUUIDP(values[STREAMS_STREAM_ID - 1]),
+						 &stream->uuid) &&
+		   (stream->tenant == 0 ||
+			rf_tenancy_is(stream->tenant, values[STREAMS_TENANT_ID - 1]));
 }
 
 /*
@@ -379,16 +375,21 @@ remember_place(const RfStreamId *stream, ItemPointer tid)
 	place->tid = *tid;
 }
 
-static void
-deform_state(HeapTuple tuple, TupleDesc tupdesc, RfStreamState *state)
+/* Take what a row says of a stream; false when it is the row of another. */
+static bool
+deform_state(HeapTuple tuple, TupleDesc tupdesc, const RfStreamId *stream,
+			 RfStreamState *state)
 {
 	Datum values[MaxHeapAttributeNumber];
 	bool  nulls[MaxHeapAttributeNumber];
 
 	heap_deform_tuple(tuple, tupdesc, values, nulls);
+	if (!is_row_of(values, stream))
+		return false;
 	take_state(values, nulls, state);
 	state->tid = tuple->t_self;
 	state->xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
+	return true;
 }
 
 /* What came of a look at a place. */
@@ -417,15 +418,11 @@ look_at(Relation rel, const ItemPointerData *place, const RfStreamId *stream,
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	if (heap_hot_search_buffer(&tid, rel, buffer, snapshot, &tuple, NULL,
 							   true) &&
-		is_row_of(&tuple, RelationGetDescr(rel), stream))
-	{
-		result = LOOK_BY_SCAN;
-		if (PageGetHeapFreeSpace(BufferGetPage(buffer)) >= 2 * tuple.t_len)
-		{
-			deform_state(&tuple, RelationGetDescr(rel), state);
-			result = LOOK_FOUND;
-		}
-	}
+		deform_state(&tuple, RelationGetDescr(rel), stream, state))
+		result = PageGetHeapFreeSpace(BufferGetPage(buffer)) >=
+						 2 * tuple.t_len ?
+					 LOOK_FOUND :
+					 LOOK_BY_SCAN;
 	UnlockReleaseBuffer(buffer);
 	return result;
 }
@@ -800,9 +797,7 @@ lock_on_heap(RfStore *store, const pg_uuid_t *id, RfStreamState *state)
 			HeapTuple  tuple = ExecFetchSlotHeapTuple(writer.old, false, NULL);
 			RfStreamId stream = rf_stream_of(store, id);
 
-			locked = is_row_of(tuple, RelationGetDescr(rel), &stream);
-			if (locked)
-				deform_state(tuple, RelationGetDescr(rel), state);
+			locked = deform_state(tuple, RelationGetDescr(rel), &stream, state);
 		}
 		end_heap(&writer);
 	}
