@@ -208,9 +208,6 @@ static const RfStatement count_leaf = {"SELECT count(*) FROM ONLY {source}",
 									   0,
 									   {0}};
 
-static const RfStatement oldest_in_leaf =
-	{"SELECT min(created_at) FROM ONLY {source}", 0, {0}};
-
 static const RfStatement first_in_leaf =
 	{"SELECT created_at FROM ONLY {source} ORDER BY global_seq LIMIT 1",
 	 0,
@@ -422,10 +419,12 @@ find_oldest(Survey *survey, const Month *month)
 
 	if (month->size.heap == 0 || rf_partition_lowest(leaf) == PG_INT64_MAX)
 		return;
-	value = ask_leaf(survey->store,
-					 month->size.heap <= SMALL ? &oldest_in_leaf :
-												 &first_in_leaf,
-					 leaf, &isnull);
+	if (month->size.heap <= SMALL)
+	{
+		survey->oldest_hot = Min(survey->oldest_hot, rf_partition_oldest(leaf));
+		return;
+	}
+	value = ask_leaf(survey->store, &first_in_leaf, leaf, &isnull);
 	if (!isnull)
 		survey->oldest_hot = Min(survey->oldest_hot,
 								 DatumGetTimestampTz(value));

@@ -371,6 +371,38 @@ rf_partition_highest(Oid leaf)
 }
 
 /*
+ * The time of the oldest event of a leaf; DT_NOEND when it has none.  Read
+ * without a plan, which takes longer to make than most leaves take to read.
+ */
+TimestampTz
+rf_partition_oldest(Oid leaf)
+{
+	Relation		rel = table_open(leaf, AccessShareLock);
+	TupleDesc		tupdesc = RelationGetDescr(rel);
+	AttrNumber		column = get_attnum(leaf, "created_at");
+	TableScanDesc	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TimestampTz		result = DT_NOEND;
+
+	if (column == InvalidAttrNumber ||
+		TupleDescAttr(tupdesc, column - 1)->atttypid != TIMESTAMPTZOID)
+		elog(ERROR, "relation %u has no time of events", leaf);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool  isnull;
+		Datum value = slot_getattr(slot, column, &isnull);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!isnull)
+			result = Min(result, DatumGetTimestampTz(value));
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
  * Searching a tier for events of one stream after another
  */
 

@@ -85,9 +85,10 @@ extern bool	 rf_partition_search(RfSearch *search, const RfStreamId *stream,
 extern void	 rf_partition_end_search(RfSearch *search);
 extern int64 rf_partition_lowest(Oid leaf);
 extern int64 rf_partition_highest(Oid leaf);
-extern bool	 rf_partition_is_seen(Oid relid);
-extern void	 rf_partition_require_silent(Oid relid, bool is_target);
-extern void	 rf_partition_require_all_silent(Oid parent);
-extern void	 rf_partition_require_moved(int64 gone, int64 come, Oid source);
+extern TimestampTz rf_partition_oldest(Oid leaf);
+extern bool		   rf_partition_is_seen(Oid relid);
+extern void		   rf_partition_require_silent(Oid relid, bool is_target);
+extern void		   rf_partition_require_all_silent(Oid parent);
+extern void rf_partition_require_moved(int64 gone, int64 come, Oid source);
 
 #endif /* RF_PARTITION_H */

@@ -16,15 +16,10 @@
  */
 #include "postgres.h"
 
-#include "access/table.h"
-#include "access/tableam.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "consumer.h"
@@ -112,38 +107,7 @@ count_in(RfStore *store, const RfPartition *leaf)
 	return DatumGetInt64(rf_query_must(0, 1));
 }
 
-/*
- * DT_NOEND: of none.  Read without a plan, which takes longer to make than most
- * leaves take to read.
- */
-static TimestampTz
-oldest_of_all(Oid relid)
-{
-	Relation		rel = table_open(relid, AccessShareLock);
-	TupleDesc		tupdesc = RelationGetDescr(rel);
-	AttrNumber		column = get_attnum(relid, "created_at");
-	TableScanDesc	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TimestampTz		result = DT_NOEND;
-
-	if (column == InvalidAttrNumber ||
-		TupleDescAttr(tupdesc, column - 1)->atttypid != TIMESTAMPTZOID)
-		elog(ERROR, "relation %u has no time of events", relid);
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		bool  isnull;
-		Datum value = slot_getattr(slot, column, &isnull);
-
-		CHECK_FOR_INTERRUPTS();
-		if (!isnull)
-			result = Min(result, DatumGetTimestampTz(value));
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	table_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return result;
-}
-
+/* DT_NOEND: of none. */
 static TimestampTz
 oldest_in(RfStore *store, const RfPartition *leaf)
 {
@@ -151,7 +115,7 @@ oldest_in(RfStore *store, const RfPartition *leaf)
 	Datum value;
 
 	if (store->tenant_number == 0)
-		return oldest_of_all(leaf->relid);
+		return rf_partition_oldest(leaf->relid);
 	value = ask_of_tenant(store, &oldest_of_tenant, leaf, &isnull);
 	return isnull ? DT_NOEND : DatumGetTimestampTz(value);
 }
