@@ -73,6 +73,18 @@ BEGIN
 	END LOOP;
 END $$;
 SELECT l.* FROM unnest(ARRAY['true', $$created_at < '2000-01-01 00:00+00'$$, format('created_at = %L', now())]) AS w, checks.leaves_read(w) AS l;
+-- A leaf that was made by hand is read for that when the store is taken up.
+CREATE TABLE store.by_hand (LIKE store.events_cold_default INCLUDING DEFAULTS INCLUDING INDEXES);
+INSERT INTO store.by_hand (global_seq, stream_id, stream_seq, event_type, body, created_at, bucket_month)
+	VALUES (1, lpad('9', 32, '0')::uuid, 1, 'old', '{}', '2001-02-01 00:00+00', '2001-01-01');
+ALTER TABLE store.events_cold ATTACH PARTITION store.by_hand FOR VALUES FROM ('2001-01-01') TO ('2001-02-01');
+SELECT rf_install('store');
+\echo :SQLSTATE
+UPDATE store.by_hand SET created_at = '2001-01-31 23:59:59+00';
+SELECT rf_install('store');
+SELECT conname, convalidated FROM pg_constraint WHERE conrelid = 'store.by_hand'::regclass AND contype = 'c';
+SELECT rf_install('store');
+DROP TABLE store.by_hand;
 SELECT count(*) FROM pg_constraint AS c JOIN pg_class AS t ON t.oid = conrelid WHERE relnamespace = 'store'::regnamespace AND (conname ~ '\d$' OR NOT convalidated);
 
 -- Settings.

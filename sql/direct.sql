@@ -154,6 +154,14 @@ ALTER TABLE events_archive DROP COLUMN by_type CASCADE;
 RESET client_min_messages;
 SELECT checks.append();
 
+-- a CHECK that has no more than the name of ours
+ALTER TABLE events_hot_2024_01 ADD CONSTRAINT rf_bucket_month_tie CHECK (user_id IS DISTINCT FROM 'nobody');
+SELECT checks.append();
+SELECT checks.append(user_id => 'nobody');
+\echo :SQLSTATE
+ALTER TABLE events_hot_2024_01 DROP CONSTRAINT rf_bucket_month_tie;
+SELECT checks.append();
+
 -- a month that was made like another one, and has its CHECKs
 CREATE TABLE events_hot_2024_05 (LIKE events_hot_2024_01 INCLUDING ALL);
 ALTER TABLE events_hot ATTACH PARTITION events_hot_2024_05 FOR VALUES FROM ('2024-05-01') TO ('2024-06-01');

@@ -30,6 +30,9 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+#include "parser/parse_collate.h"
+#include "parser/parse_expr.h"
+#include "parser/parse_relation.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -104,6 +107,25 @@ compare_column(Relation rel, const char *name, int strategy, Datum value)
 						 InvalidOid, InvalidOid);
 }
 
+/* What the date and the time of an event have to do with each other. */
+static List *
+facts_of_events(Relation leaf)
+{
+	ParseState		   *pstate = make_parsestate(NULL);
+	ParseNamespaceItem *columns = addRangeTableEntryForRelation(pstate, leaf,
+																AccessShareLock,
+																NULL, false,
+																true);
+	Node			   *tie;
+
+	addNSItemToQuery(pstate, columns, true, true, true);
+	tie = transformExpr(pstate, rf_query_parse_condition(RF_TIE),
+						EXPR_KIND_CHECK_CONSTRAINT);
+	assign_expr_collations(pstate, tie);
+	free_parsestate(pstate);
+	return make_ands_implicit((Expr *) tie);
+}
+
 /* What the rows of a month have in common. */
 static List *
 facts_of_month(Relation leaf, DateADT month)
@@ -121,27 +143,20 @@ facts_of_month(Relation leaf, DateADT month)
 									 TimestampTzGetDatum(end)));
 }
 
-/*
- * Do the CHECKs of a leaf hold for the rows of a month?  Ours do, but a table
- * that was made LIKE another month bears the bounds of that one.
- */
+/* Do the CHECKs of a leaf, ours or not, hold for the rows of a month? */
 static bool
 prove_checks(Relation leaf, DateADT month)
 {
 	TupleConstr *constr = RelationGetDescr(leaf)->constr;
+	List		*facts = list_concat(facts_of_month(leaf, month),
+									 facts_of_events(leaf));
 
 	for (int i = 0; constr != NULL && i < constr->num_check; i++)
 	{
-		const ConstrCheck *check = &constr->check[i];
-		List			  *clauses;
+		Node *check = stringToNode(constr->check[i].ccbin);
 
-		/* holds for each row that we write */
-		if (strcmp(check->ccname, RF_TIE_CHECK) == 0)
-			continue;
-		if (strcmp(check->ccname, RF_MONTH_CHECK) != 0)
-			return false;
-		clauses = make_ands_implicit((Expr *) stringToNode(check->ccbin));
-		if (!predicate_implied_by(clauses, facts_of_month(leaf, month), false))
+		if (!predicate_implied_by(make_ands_implicit((Expr *) check), facts,
+								  false))
 			return false;
 	}
 	return true;

@@ -58,7 +58,6 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
-#include "parser/parser.h"
 #include "pgstat.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -559,15 +558,11 @@ rf_flip_add_proof(Oid leaf, const char *condition)
 {
 	Relation	rel = table_open(leaf, AccessExclusiveLock);
 	Constraint *check = makeNode(Constraint);
-	RawStmt	   *parsed = linitial_node(RawStmt,
-									   raw_parser(condition,
-												  RAW_PARSE_PLPGSQL_EXPR));
-	SelectStmt *select = castNode(SelectStmt, parsed->stmt);
 
 	check->contype = CONSTR_CHECK;
 	check->conname = pstrdup(RF_FLIP_PROOF);
 	check->location = -1;
-	check->raw_expr = linitial_node(ResTarget, select->targetList)->val;
+	check->raw_expr = rf_query_parse_condition(condition);
 	check->skip_validation = true;
 	check->initially_valid = true;
 	rf_compat_enforce(check);

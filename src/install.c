@@ -477,10 +477,7 @@ create_tables(const char *schema, bool conjoined)
 		/* what months say by their bounds */
 		rf_query_ddl("ALTER TABLE %s"
 					 " ADD CONSTRAINT %I PRIMARY KEY (global_seq),"
-					 " ADD CONSTRAINT " RF_TIE_CHECK
-					 " CHECK (isfinite(created_at) AND bucket_month ="
-					 " date_trunc('month', created_at AT TIME ZONE 'UTC')"
-					 "::date)",
+					 " ADD CONSTRAINT " RF_TIE_CHECK " CHECK (" RF_TIE ")",
 					 leaf, psprintf("%s_pkey", name));
 		rf_partition_index_streams(name, leaf, conjoined, NULL);
 		rf_query_ddl("ALTER TABLE %s.%I ATTACH PARTITION %s DEFAULT", quoted,
@@ -562,6 +559,34 @@ guard_leaves(Oid parent)
 		rf_query_ddl("DROP TRIGGER IF EXISTS rf_events_append_only ON %s",
 					 leaf);
 		rf_partition_guard(leaf);
+	}
+}
+
+/*
+ * What goes by months misses an event that is in another one than its time.  A
+ * leaf that was made by hand may hold some: it is read for that, once.
+ */
+static void
+tie_leaves(Oid parent)
+{
+	List	 *leaves = rf_partition_list(parent);
+	Oid		  adopted = rf_store_adopted_leaf(parent);
+	ListCell *cell;
+
+	foreach(cell, leaves)
+	{
+		Oid	  leaf = ((RfPartition *) lfirst(cell))->relid;
+		Oid	  types[1] = {OIDOID};
+		Datum values[1] = {ObjectIdGetDatum(leaf)};
+
+		if (leaf != adopted &&
+			rf_query_once("SELECT FROM pg_constraint WHERE conrelid = $1"
+						  " AND convalidated AND conname IN ('" RF_MONTH_CHECK
+						  "', '" RF_TIE_CHECK "')",
+						  1, types, values, NULL) == 0)
+			rf_query_ddl("ALTER TABLE %s ADD CONSTRAINT " RF_TIE_CHECK
+						 " CHECK (" RF_TIE ")",
+						 rf_store_relation_name(leaf));
 	}
 }
 
@@ -979,6 +1004,8 @@ renew_store(Oid namespace_id)
 	rf_query_limit_lock_waits(rf_guc_lock_timeout);
 	rf_install_create_view(namespace_id);
 	rf_store_require_same_columns(rf_store_in(namespace_id, false));
+	for (int i = 0; i < lengthof(default_leaves); i++)
+		tie_leaves(get_relname_relid(default_leaves[i][1], namespace_id));
 	create_triggers(namespace_id);
 	rf_query_end(&scope);
 }

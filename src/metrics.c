@@ -421,7 +421,10 @@ find_oldest(Survey *survey, const Month *month)
 		return;
 	if (month->size.heap <= SMALL)
 	{
+		/* by the snapshot that found events in it, or a later one */
+		PushActiveSnapshot(GetLatestSnapshot());
 		survey->oldest_hot = Min(survey->oldest_hot, rf_partition_oldest(leaf));
+		PopActiveSnapshot();
 		return;
 	}
 	value = ask_leaf(survey->store, &first_in_leaf, leaf, &isnull);

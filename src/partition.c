@@ -26,6 +26,7 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_type.h"
 #include "commands/tablespace.h"
 #include "commands/trigger.h"
@@ -628,11 +629,11 @@ has_other_checks(Oid model)
 /*
  * Made like the default partition, which has its columns in the order of
  * leaves (install.c); where that is gone, like the parent.  CHECKs come all or
- * none: the one that is not wanted is dropped again, which leaves a dead row in
- * pg_constraint.
+ * none: the one that is not wanted, unless the parent has it, is dropped again,
+ * which leaves a dead row in pg_constraint.
  */
 static void
-create_table(const char *name, const char *qualified, Oid model,
+create_table(const char *name, const char *qualified, Oid parent, Oid model,
 			 const char *from, const char *to, const char *tablespace)
 {
 	bool  checks = has_other_checks(model);
@@ -654,7 +655,8 @@ create_table(const char *name, const char *qualified, Oid model,
 		checks ? " INCLUDING CONSTRAINTS" : "", psprintf("%s_pkey", name),
 		index_where, from, psprintf("%s 00:00:00+00", from),
 		psprintf("%s 00:00:00+00", to), where);
-	if (checks)
+	if (checks &&
+		!OidIsValid(get_relation_constraint_oid(parent, RF_TIE_CHECK, true)))
 		rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT IF EXISTS " RF_TIE_CHECK,
 					 qualified);
 }
@@ -761,7 +763,7 @@ build_month(RfStore *store, Oid parent, Oid default_leaf, DateADT month,
 	entry.started_at = GetCurrentTimestamp();
 	entry.bucket_month = month;
 	entry.detail = name;
-	create_table(name, qualified,
+	create_table(name, qualified, parent,
 				 OidIsValid(default_leaf) ? default_leaf : parent, from, to,
 				 tablespace);
 	rf_partition_index_streams(name, qualified, store->conjoined, tablespace);

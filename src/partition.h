@@ -17,8 +17,11 @@
 /* the CHECK of a month: the date and the times of its events */
 #define RF_MONTH_CHECK "rf_month_bounds"
 
-/* the CHECK of a default leaf: the date of an event is that of its time */
+/* the CHECK of any other leaf: the date of an event is that of its time */
 #define RF_TIE_CHECK "rf_bucket_month_tie"
+#define RF_TIE                                \
+	"isfinite(created_at) AND bucket_month =" \
+	" date_trunc('month', created_at AT TIME ZONE 'UTC')::date"
 
 /* A leaf: the days it holds, upper excluded. */
 typedef struct RfPartition

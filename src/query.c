@@ -25,6 +25,7 @@
 #include "executor/tstoreReceiver.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "parser/parser.h"
 #include "pgstat.h"
 #include "storage/proc.h"
 #include "tcop/dest.h"
@@ -611,6 +612,17 @@ rf_query_ddl(const char *format, ...)
 	va_end(args);
 	expect_ok(SPI_execute(sql, false, 0));
 	pfree(sql);
+}
+
+/* The raw tree of a condition. */
+Node *
+rf_query_parse_condition(const char *condition)
+{
+	List	   *parsed = raw_parser(condition, RAW_PARSE_PLPGSQL_EXPR);
+	SelectStmt *select = castNode(SelectStmt,
+								  linitial_node(RawStmt, parsed)->stmt);
+
+	return linitial_node(ResTarget, select->targetList)->val;
 }
 
 char *

@@ -87,6 +87,7 @@ extern void	  rf_query_copy_row(uint64 row, Datum *values, bool *nulls,
 /* statements and values put together */
 extern char		 *rf_query_format(const char *format, ...);
 extern void		  rf_query_ddl(const char *format, ...);
+extern Node		 *rf_query_parse_condition(const char *condition);
 extern char		 *rf_query_uuid_text(const pg_uuid_t *id);
 extern ArrayType *rf_query_array(Datum *elements, int count, Oid type);
 
