@@ -56,6 +56,15 @@ SELECT rf_flip_partition('2025-03-01', 'hot');
 SELECT rf_flip_partition('2025-03-01', 'cold');
 SELECT * FROM check_same();
 SELECT same_files('events_archive_2025_03');
+-- Nobody reads its rows for that: ATTACH takes the bounds from the CHECK of the month.
+BEGIN;
+SELECT pg_stat_get_xact_numscans('events_archive_2025_03'::regclass) AS scans \gset
+SELECT rf_flip_partition('2025-03-01', 'hot');
+SELECT rf_flip_partition('2025-03-01', 'cold');
+SELECT pg_stat_get_xact_numscans('events_archive_2025_03'::regclass) - :scans AS scans;
+SELECT count(*) FROM events_archive_2025_03;
+SELECT pg_stat_get_xact_numscans('events_archive_2025_03'::regclass) - :scans AS scans;
+ROLLBACK;
 SELECT retention_class, migrated_by, count(*) FROM events_archive GROUP BY 1, 2;
 SELECT stream_seq, body, retention_class FROM rf_read_stream(id(7), max_events => 2, include_archived => true);
 -- Streams are closed by the next move, of nothing else.

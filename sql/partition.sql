@@ -102,6 +102,15 @@ CREATE TABLE store.events_hot_2024_07 (id int);
 SELECT rf_create_partition('hot', '2024-07-01');
 \echo :SQLSTATE
 DROP TABLE store.events_hot_2024_07;
+-- What the default has for itself a month does not get, unless the tables above ask for it.
+ALTER TABLE events ADD CONSTRAINT rf_bucket_month_tie CHECK (isfinite(created_at) AND bucket_month = date_trunc('month', created_at AT TIME ZONE 'UTC')::date);
+SELECT rf_create_partition('hot', '2024-08-01');
+SELECT conname FROM pg_constraint WHERE conrelid = 'events_hot_2024_08'::regclass AND contype = 'c' ORDER BY 1;
+-- (that of a partition goes with that of its parents)
+ALTER TABLE events DROP CONSTRAINT rf_bucket_month_tie;
+SELECT rf_install('store');
+SELECT rf_drop_partition('hot', '2024-08-01');
+SELECT conrelid::regclass AS leaf, conname FROM pg_constraint WHERE conrelid IN ('events'::regclass, 'events_hot_default'::regclass) AND contype = 'c' ORDER BY 1;
 CREATE TABLE store.year_2150 (LIKE events_hot INCLUDING DEFAULTS INCLUDING CONSTRAINTS, PRIMARY KEY (global_seq), UNIQUE (stream_id, stream_seq));
 ALTER TABLE events_hot ATTACH PARTITION store.year_2150 FOR VALUES FROM ('2150-01-01') TO ('2151-01-01');
 SELECT rf_create_partition('hot', '2150-05-01');

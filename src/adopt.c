@@ -27,7 +27,7 @@
  * none yet: '-infinity' for all of them, a default that is kept in the catalog,
  * and no row is written.  That partition is also how a store, and whoever
  * restores a dump of it, knows that it is being adopted: then rf_adopt() goes
- *on where it stopped.  What waits for the end, moves among them, asks
+ * on where it stopped.  What waits for the end, moves among them, asks
  * rf_store_require_adopted().
  *
  * What crashes before the switch leaves our schema and our triggers, which the

@@ -143,25 +143,6 @@ facts_of_month(Relation leaf, DateADT month)
 									 TimestampTzGetDatum(end)));
 }
 
-/* Do the CHECKs of a leaf, ours or not, hold for the rows of a month? */
-static bool
-prove_checks(Relation leaf, DateADT month)
-{
-	TupleConstr *constr = RelationGetDescr(leaf)->constr;
-	List		*facts = list_concat(facts_of_month(leaf, month),
-									 facts_of_events(leaf));
-
-	for (int i = 0; constr != NULL && i < constr->num_check; i++)
-	{
-		Node *check = stringToNode(constr->check[i].ccbin);
-
-		if (!predicate_implied_by(make_ands_implicit((Expr *) check), facts,
-								  false))
-			return false;
-	}
-	return true;
-}
-
 /*
  * What was found out last of tables that are locked, until they change: their
  * columns, triggers, rules and CHECKs.
@@ -172,7 +153,8 @@ static struct
 	int				ncolumns;
 	Oid				events; /* has nothing that is not ours */
 	Oid				leaf;	/* nor has this one, whose CHECKs hold ... */
-	DateADT			month;	/* ... for the rows of this month */
+	bool			always; /* ... for each row ... */
+	DateADT			month;	/* ... or for those of this month */
 	int				places[MaxHeapAttributeNumber]; /* see map_columns() */
 } known;
 
@@ -201,18 +183,40 @@ begin_rows_of(const RfColumn *columns, int ncolumns)
 	known.events = known.leaf = InvalidOid;
 }
 
+/* Do all CHECKs of a leaf, ours or not, follow from these facts? */
 static bool
-checks_hold(Relation leaf, DateADT month)
+checks_follow(Relation leaf, List *facts)
 {
-	bool is_known = known.leaf == RelationGetRelid(leaf);
+	TupleConstr *constr = RelationGetDescr(leaf)->constr;
 
-	if (is_known && known.month == month)
-		return true;
-	if (!prove_checks(leaf, month))
-		return false;
-	if (is_known)
-		known.month = month;
+	for (int i = 0; constr != NULL && i < constr->num_check; i++)
+	{
+		Node *check = stringToNode(constr->check[i].ccbin);
+
+		if (!predicate_implied_by(make_ands_implicit((Expr *) check), facts,
+								  false))
+			return false;
+	}
 	return true;
+}
+
+/* Do they hold for the rows of a month? */
+static bool
+prove_checks(Relation leaf, DateADT month)
+{
+	List *facts = facts_of_events(leaf);
+
+	known.month = month;
+	known.always = checks_follow(leaf, facts);
+	return known.always ||
+		   checks_follow(leaf, list_concat(facts, facts_of_month(leaf, month)));
+}
+
+static bool
+is_known(Relation leaf, DateADT month)
+{
+	return known.leaf == RelationGetRelid(leaf) &&
+		   (known.always || known.month == month);
 }
 
 static int
@@ -334,15 +338,14 @@ leaf_suffices(RfDirect *direct, DateADT month)
 {
 	Relation leaf = direct->leaf;
 
-	if (known.leaf == RelationGetRelid(leaf))
-		return checks_hold(leaf, month);
+	if (is_known(leaf, month))
+		return true;
 	known.leaf = InvalidOid;
 	if (leaf->rd_rel->relkind != RELKIND_RELATION || leaf->rd_rules != NULL ||
 		!has_own_triggers_only(leaf, 2) || !map_columns(direct) ||
 		!prove_checks(leaf, month))
 		return false;
 	known.leaf = RelationGetRelid(leaf);
-	known.month = month;
 	return true;
 }
 
@@ -403,7 +406,7 @@ open_leaf(RfDirect *direct, DateADT month)
 	MemoryContext old;
 
 	if (direct->leaf != NULL && RelationGetRelid(direct->leaf) == relid &&
-		checks_hold(direct->leaf, month))
+		is_known(direct->leaf, month))
 		return true;
 	close_leaf(direct);
 	if (!OidIsValid(relid))

@@ -70,9 +70,8 @@
  * NOT NULL has the names that it has in events: from version 18 on a dump keeps
  * them, and two tables of a schema must not claim a name that neither states.
  */
-#define BRANCH(name)                                             \
-	"CREATE TABLE %s." name                                      \
-	" (LIKE %s.events INCLUDING CONSTRAINTS INCLUDING DEFAULTS)" \
+#define BRANCH(name)                                               \
+	"CREATE TABLE %s." name " (LIKE %s.events INCLUDING DEFAULTS)" \
 	" PARTITION BY RANGE (bucket_month)"
 #define LEAF_OF_BRANCH(name, tier)                                                            \
 	"CREATE TABLE %s." name " ("                                                              \
@@ -93,7 +92,7 @@
 	" DEFAULT '{}',"                                                                          \
 	" causation_id uuid,"                                                                     \
 	" correlation_id uuid,"                                                                   \
-	" <leaf_tenant_id>,"                                                                      \
+	" <events_tenant_id>,"                                                                    \
 	" user_id text,"                                                                          \
 	" is_tombstone boolean CONSTRAINT events_is_tombstone_not_null NOT NULL"                  \
 	" DEFAULT false)"
@@ -122,8 +121,6 @@ static const DdlWord ddl_words[] = {
 	{"<tenant_id>", "tenant_id text",
 	 "tenant_id text COLLATE \"C\" NOT NULL" TENANT_CHECK},
 	{"<events_tenant_id>", "tenant_id text",
-	 "tenant_id text COLLATE \"C\" NOT NULL"},
-	{"<leaf_tenant_id>", "tenant_id text",
 	 "tenant_id text COLLATE \"C\""
 	 " CONSTRAINT events_tenant_id_not_null NOT NULL"},
 	{"<tenant_id,>", "", "tenant_id, "},
@@ -182,7 +179,7 @@ static const char *const store_ddl[] = {
 	LEAF_OF_BRANCH("events_cold_default", "cold"),
 
 	"CREATE TABLE %s.events_archive ("
-	" LIKE %s.events INCLUDING CONSTRAINTS INCLUDING DEFAULTS,"
+	" LIKE %s.events INCLUDING DEFAULTS,"
 	" migrated_at timestamptz,"
 	" migrated_by text"
 	") PARTITION BY RANGE (bucket_month)",
@@ -191,7 +188,7 @@ static const char *const store_ddl[] = {
 	" ALTER COLUMN retention_class SET DEFAULT 'cold'",
 
 	"CREATE TABLE %s.events_archive_default"
-	" (LIKE %s.events_archive INCLUDING CONSTRAINTS INCLUDING DEFAULTS)",
+	" (LIKE %s.events_archive INCLUDING DEFAULTS)",
 
 	"CREATE TABLE %s.rf_archive_config ("
 	" singleton boolean NOT NULL DEFAULT true,"
@@ -1004,9 +1001,10 @@ renew_store(Oid namespace_id)
 	rf_query_limit_lock_waits(rf_guc_lock_timeout);
 	rf_install_create_view(namespace_id);
 	rf_store_require_same_columns(rf_store_in(namespace_id, false));
+	create_triggers(namespace_id);
+	/* after the tables above them are locked */
 	for (int i = 0; i < lengthof(default_leaves); i++)
 		tie_leaves(get_relname_relid(default_leaves[i][1], namespace_id));
-	create_triggers(namespace_id);
 	rf_query_end(&scope);
 }
 

@@ -612,7 +612,7 @@ rf_partition_guard(const char *table)
 		table, get_namespace_name(rf_store_extension_schema()));
 }
 
-/* Has it CHECKs that say more than the bounds of a month do? */
+/* Has it CHECKs beside the one that a default partition has for itself? */
 static bool
 has_other_checks(Oid model)
 {
@@ -629,14 +629,16 @@ has_other_checks(Oid model)
 /*
  * Made like the default partition, which has its columns in the order of
  * leaves (install.c); where that is gone, like the parent.  CHECKs come all or
- * none: the one that is not wanted, unless the parent has it, is dropped again,
- * which leaves a dead row in pg_constraint.
+ * none.  The one that the default has for itself comes only where the parent
+ * asks for it: dropped again, it leaves a dead row in pg_constraint.
  */
 static void
 create_table(const char *name, const char *qualified, Oid parent, Oid model,
 			 const char *from, const char *to, const char *tablespace)
 {
-	bool  checks = has_other_checks(model);
+	bool tied = OidIsValid(
+		get_relation_constraint_oid(parent, RF_TIE_CHECK, true));
+	bool  checks = tied || has_other_checks(model);
 	char *where = "";
 	char *index_where = "";
 
@@ -655,8 +657,7 @@ create_table(const char *name, const char *qualified, Oid parent, Oid model,
 		checks ? " INCLUDING CONSTRAINTS" : "", psprintf("%s_pkey", name),
 		index_where, from, psprintf("%s 00:00:00+00", from),
 		psprintf("%s 00:00:00+00", to), where);
-	if (checks &&
-		!OidIsValid(get_relation_constraint_oid(parent, RF_TIE_CHECK, true)))
+	if (checks && !tied)
 		rf_query_ddl("ALTER TABLE %s DROP CONSTRAINT IF EXISTS " RF_TIE_CHECK,
 					 qualified);
 }

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# Events of 100 tenants in one conjoined store, against events of a single store that name a user: rows as wide, and
-# statements with as many parameters. One client, prepared statements.
+# Events of 100 tenants in one conjoined store, against the same events of a single store: one client, prepared
+# statements. And against events that name a user: rows as wide, and statements with as many parameters.
 
 # Transactions of a run, over streams of 25 events in the mean, as in `append`. Both sides are nearly the same: runs are
 # short and many, for what the machine does meanwhile to be the same for both of a pair; and every few of them the
@@ -29,6 +29,7 @@ bench_conjoined() {
   make_template single_template -v tenancy=single
   make_template conjoined_template -v tenancy=conjoined
   report 'rf_append' us '<= 1.03' "$(pairs_of append_of_tenant.sql append.sql)"
+  report 'rf_append, against one that names a user' us - "$(pairs_of append_of_tenant.sql append_of_user.sql)"
   report 'INSERT of one row' us - "$(pairs_of insert_of_tenant.sql insert.sql)"
-  note "The rival is a single store; its events name a user."
+  note "The rival is a single store with the same events."
 }

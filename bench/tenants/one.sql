@@ -1,5 +1,3 @@
-SELECT rf_create_tenant('one');
-SELECT rf_drop_tenant('one', 'one');
 \timing on
 SELECT rf_create_tenant('one');
 \timing off

@@ -1,3 +1,5 @@
+SELECT rf_create_tenant('one');
+SELECT rf_drop_tenant('one', 'one');
 \timing on
 SELECT rf_create_tenant('one');
 \timing off
