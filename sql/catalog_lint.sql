@@ -5,6 +5,7 @@
 \i :check
 \set ECHO all
 
+SELECT count(rf_create_partition('hot', (date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => m))::date)) AS made FROM generate_series(2, 3) AS m;
 CREATE VIEW checks.functions AS
 	SELECT p.*, (SELECT EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0 AND privilege_type = 'EXECUTE')) AS public
 	FROM pg_proc AS p JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'

@@ -38,7 +38,7 @@ FROM checks.tables AS t GROUP BY 1, 2, 3 ORDER BY 1;
 
 SELECT relname, reloptions FROM checks.tables WHERE reloptions IS NOT NULL ORDER BY 1;
 
--- The current month and three more are there.
+-- The current month and the next are there.
 SELECT count(*) AS months_ahead
 FROM generate_series(0, 3) AS n
 WHERE to_regclass('store.events_hot_'

@@ -163,6 +163,8 @@ SELECT count(*) > 60 AS some, count(*) FILTER (WHERE b.value IS DISTINCT FROM m.
 -- Months, consumers, policies
 --
 SELECT checks.gauge('months_ahead');
+SELECT count(rf_create_partition('hot', (date_trunc('month', now() AT TIME ZONE 'UTC') + make_interval(months => m))::date)) FROM generate_series(2, 3) AS m;
+SELECT checks.gauge('months_ahead');
 SELECT rf_drop_partition('hot', (date_trunc('month', now() AT TIME ZONE 'UTC') + interval '2 months')::date);
 SELECT checks.gauge('months_ahead');
 SELECT checks.gauge('default_events');

@@ -37,10 +37,14 @@ BEGIN
 		SELECT count(*), string_agg(format(''%%s,%%s,%%s,%%s,%%s'', right(id::text, 2), after, most, back, hot), ''; '') FILTER (WHERE got <> wanted) FROM judged', sch, tenant, part)
 	INTO streams, wrong_streams;
 END $$;
--- The leaves that this transaction has locked for reading, but for what reads of the catalog leave.
+-- The leaves that this transaction has locked for reading, but for what reads of the catalog leave. Months from
+-- today's on have no name that stays.
 CREATE FUNCTION checks.leaves () RETURNS text LANGUAGE sql AS $$
-	SELECT coalesce(string_agg(c.relname, ' ' ORDER BY c.relname), 'none') FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
-	WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind = 'r' AND c.relispartition
+	WITH locked AS (SELECT DISTINCT CASE WHEN right(c.relname, 7) BETWEEN to_char(now() AT TIME ZONE 'UTC', 'YYYY_MM') AND '9999_99'
+			THEN left(c.relname, -7) || 'today_or_later' ELSE c.relname::text END COLLATE "C" AS name
+		FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+		WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind = 'r' AND c.relispartition)
+	SELECT coalesce(string_agg(name, ' ' ORDER BY name), 'none') FROM locked
 $$;
 -- Those opened by a query, in a subtransaction that gives the locks back.
 CREATE FUNCTION checks.opened (query text, OUT events bigint, OUT leaves text) LANGUAGE plpgsql AS $$

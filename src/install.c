@@ -53,7 +53,7 @@
 #define TENANCY_CONJOINED "conjoined"
 
 /* hot months made ahead, beside the current one */
-#define MONTHS_AHEAD 3
+#define MONTHS_AHEAD 1
 
 /*
  * A branch has the columns of events in their order; its leaves have them in
@@ -286,24 +286,17 @@ static const char *const store_ddl[] = {
 	" paused_at timestamptz,"
 	" paused_because text,"
 	" CONSTRAINT rf_archive_policies_pkey PRIMARY KEY (name),"
-	" CONSTRAINT rf_archive_policies_older_than_check"
-	" CHECK (older_than > '0' AND older_than <= '1000 years'),"
-	" CONSTRAINT rf_archive_policies_every_check"
-	" CHECK (every >= '1 second' AND every <= '1000 years'),"
-	" CONSTRAINT rf_archive_policies_batch_size_check"
-	" CHECK (batch_size BETWEEN 1 AND 100000),"
-	" CONSTRAINT rf_archive_policies_window_check"
-	" CHECK ((window_start IS NULL) = (window_end IS NULL)"
-	" AND window_start <> window_end),"
-	" CONSTRAINT rf_archive_policies_premake_check"
-	" CHECK (premake BETWEEN 0 AND 120),"
-	" CONSTRAINT rf_archive_policies_max_runtime_check"
-	" CHECK (max_runtime > '0' AND max_runtime <= '1000 years'),"
-	" CONSTRAINT rf_archive_policies_max_replica_lag_check"
-	" CHECK (max_replica_lag > '0' AND max_replica_lag <= '1000 years'),"
-	" CONSTRAINT rf_archive_policies_time_zone_check"
-	" CHECK (timestamp '2000-01-01' AT TIME ZONE time_zone IS NOT NULL),"
-	" CONSTRAINT rf_archive_policies_failures_check CHECK (failures >= 0))",
+	" CONSTRAINT rf_archive_policies_times_check CHECK ("
+	"older_than > '0' AND older_than <= '1000 years'"
+	" AND every >= '1 second' AND every <= '1000 years'"
+	" AND max_runtime > '0' AND max_runtime <= '1000 years'"
+	" AND max_replica_lag > '0' AND max_replica_lag <= '1000 years'"
+	" AND (window_start IS NULL) = (window_end IS NULL)"
+	" AND window_start <> window_end"
+	" AND timestamp '2000-01-01' AT TIME ZONE time_zone IS NOT NULL),"
+	" CONSTRAINT rf_archive_policies_numbers_check CHECK ("
+	"batch_size BETWEEN 1 AND 100000 AND premake BETWEEN 0 AND 120"
+	" AND failures >= 0))",
 
 	"CREATE TABLE %s.rf_archive_runs ("
 	" run_id bigint GENERATED ALWAYS AS IDENTITY,"
