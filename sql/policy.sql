@@ -43,7 +43,8 @@ SELECT call, checks.try(call) FROM unnest(ARRAY[
 	$$SET LOCAL transaction_read_only = on; SELECT rf_policy_arm()$$, $$SET LOCAL transaction_read_only = on; SELECT rf_worker_start()$$,
 	$$UPDATE rf_archive_policies SET every = '-1 s'$$, $$UPDATE rf_archive_policies SET older_than = '0'$$, $$UPDATE rf_archive_policies SET window_end = NULL$$,
 	$$UPDATE rf_archive_policies SET time_zone = 'Mars/One'$$, $$UPDATE rf_archive_policies SET max_runtime = '1001 years'$$,
-	$$UPDATE rf_archive_policies SET premake = 121$$, $$UPDATE rf_archive_policies SET batch_size = 0$$]) AS call;
+	$$UPDATE rf_archive_policies SET premake = 121$$, $$UPDATE rf_archive_policies SET batch_size = 0$$, $$UPDATE rf_archive_policies SET failures = -1$$,
+	$$UPDATE rf_archive_policies SET max_replica_lag = '0'$$, $$UPDATE rf_archive_policies SET window_start = window_end$$]) AS call;
 SELECT count(*) AS policies FROM rf_archive_policies;
 
 -- Due: at once when it never ran; then every so often, from when the last run began. Runs of an earlier policy of that name don't count.

@@ -126,7 +126,10 @@ static const DdlWord ddl_words[] = {
 	{"<tenant_id,>", "", "tenant_id, "},
 };
 
-/* The tables of a store; %s is its schema. */
+/*
+ * The tables of a store; %s is its schema.  A CHECK has no BETWEEN beside an
+ * AND: a dump of the restored store would differ in parentheses.
+ */
 static const char *const store_ddl[] = {
 	"CREATE TABLE %s.rf_streams ("
 	" stream_id uuid NOT NULL,"
@@ -295,7 +298,8 @@ static const char *const store_ddl[] = {
 	" AND window_start <> window_end"
 	" AND timestamp '2000-01-01' AT TIME ZONE time_zone IS NOT NULL),"
 	" CONSTRAINT rf_archive_policies_numbers_check CHECK ("
-	"batch_size BETWEEN 1 AND 100000 AND premake BETWEEN 0 AND 120"
+	"batch_size >= 1 AND batch_size <= 100000"
+	" AND premake >= 0 AND premake <= 120"
 	" AND failures >= 0))",
 
 	"CREATE TABLE %s.rf_archive_runs ("
