@@ -58,6 +58,8 @@ SELECT indexrelid::regclass FROM pg_index JOIN pg_attribute AS a ON attrelid = i
 SELECT count(*) > 8 AS leaves, bool_and((SELECT count(*) FROM pg_index WHERE indrelid = c.oid AND indisunique AND indisvalid) = 2) AS two_unique,
 	bool_and(EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary)) AS key, bool_and(relreplident = 'd') AS identity
 FROM pg_class AS c WHERE relnamespace = 'store'::regnamespace AND relkind = 'r' AND relispartition;
+-- A dump of the restored store says the same of its CHECKs.
+SELECT present, changed FROM checks.restored_checks();
 -- Every leaf ties bucket_month to created_at, by one valid check, and so the planner prunes by created_at, too.
 SELECT relname ~ '\d{4}_\d\d$' AS month, count(*) > 2 AS leaves, bool_and((SELECT array_agg(conname::text) FROM pg_constraint WHERE conrelid = c.oid AND contype = 'c' AND convalidated)
 	= ARRAY[CASE WHEN relname ~ '\d{4}_\d\d$' THEN 'rf_month_bounds' ELSE 'rf_bucket_month_tie' END]) AS check

@@ -28,6 +28,7 @@ SELECT attrelid::regclass AS in_table, attnotnull AS required, c.collname FROM p
 WHERE attname = 'tenant_id' AND attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'store'::regnamespace AND relkind IN ('r', 'p') AND relname !~ '20') ORDER BY attrelid::regclass::text COLLATE "C";
 SELECT DISTINCT regexp_replace(relname, '20.*', 'MONTH') COLLATE "C" AS in_table, regexp_replace(pg_get_indexdef(indexrelid), '.* USING ', '') AS key
 FROM pg_index JOIN pg_class AS c ON c.oid = indrelid WHERE relnamespace = 'store'::regnamespace AND indisunique AND pg_get_indexdef(indexrelid) ~ '[(].*(stream|idempotency)' ORDER BY 1;
+SELECT present, changed FROM checks.restored_checks();
 -- Taken up again it is what it is.
 SELECT rf_install('store');
 SELECT checks.try($$SELECT rf_install('store', 'acme')$$), checks.try($$SELECT rf_install('store', tenancy => 'conjoined')$$);

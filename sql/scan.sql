@@ -40,7 +40,7 @@ END $$;
 -- The leaves that this transaction has locked for reading, but for what reads of the catalog leave. Months from
 -- today's on have no name that stays.
 CREATE FUNCTION checks.leaves () RETURNS text LANGUAGE sql AS $$
-	WITH locked AS (SELECT DISTINCT CASE WHEN right(c.relname, 7) BETWEEN to_char(now() AT TIME ZONE 'UTC', 'YYYY_MM') AND '9999_99'
+	WITH locked AS (SELECT CASE WHEN right(c.relname, 7) BETWEEN to_char(now() AT TIME ZONE 'UTC', 'YYYY_MM') AND '9999_99'
 			THEN left(c.relname, -7) || 'today_or_later' ELSE c.relname::text END COLLATE "C" AS name
 		FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
 		WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind = 'r' AND c.relispartition)

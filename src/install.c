@@ -113,9 +113,10 @@ typedef struct DdlWord
 	const char *conjoined;
 } DdlWord;
 
-#define TENANT_CHECK                       \
-	" CONSTRAINT rf_tenant_id_check CHECK" \
-	" (octet_length(tenant_id) BETWEEN 1 AND 63 AND tenant_id <> '*')"
+#define TENANT_CHECK                                                   \
+	" CONSTRAINT rf_tenant_id_check CHECK"                             \
+	" (octet_length(tenant_id) >= 1 AND octet_length(tenant_id) <= 63" \
+	" AND tenant_id <> '*')"
 
 static const DdlWord ddl_words[] = {
 	{"<tenant_id>", "tenant_id text",
@@ -127,7 +128,7 @@ static const DdlWord ddl_words[] = {
 };
 
 /*
- * The tables of a store; %s is its schema.  A CHECK has no BETWEEN beside an
+ * The tables of a store; %s is its schema.  No CHECK has a BETWEEN beside an
  * AND: a dump of the restored store would differ in parentheses.
  */
 static const char *const store_ddl[] = {

@@ -120,6 +120,27 @@ BEGIN
 END
 $$;
 
+-- The CHECKs of a store that would read otherwise once they were restored: whether it has any, and which.
+CREATE FUNCTION checks.restored_checks (schema name DEFAULT 'store', OUT present boolean, OUT changed text)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+	original record;
+	again text;
+BEGIN
+	present := false;
+	FOR original IN SELECT conname, conrelid::regclass AS rel, pg_get_constraintdef(oid) AS def FROM pg_constraint
+		WHERE connamespace = schema::regnamespace AND contype = 'c' ORDER BY conrelid, conname LOOP
+		present := true;
+		EXECUTE format('ALTER TABLE %s ADD CONSTRAINT again %s', original.rel, original.def);
+		SELECT pg_get_constraintdef(oid) INTO again FROM pg_constraint WHERE conrelid = original.rel AND conname = 'again';
+		EXECUTE format('ALTER TABLE %s DROP CONSTRAINT again', original.rel);
+		IF again IS DISTINCT FROM original.def THEN
+			changed := concat_ws(' ', changed, original.rel || '.' || original.conname);
+		END IF;
+	END LOOP;
+END $$;
+
 -- Run a statement, and tell how it failed, or what it did not do; whatever it did is undone.
 CREATE FUNCTION checks.try (statement text)
 RETURNS text
