@@ -44,6 +44,7 @@
 #include "sample.h"
 #include "size.h"
 #include "store.h"
+#include "stream.h"
 #include "totals.h"
 
 /* A table whose rows take no more bytes than that is read to be exact. */
@@ -191,12 +192,6 @@ static const char *const throttles[][2] = {
 	{"adoption", "adoption"},
 };
 
-static const RfStatement count_streams =
-	{"SELECT count(*) FILTER (WHERE archived_at IS NULL),"
-	 " count(*) FILTER (WHERE archived_at IS NOT NULL) FROM {streams}",
-	 0,
-	 {0}};
-
 static const RfStatement count_streams_of_tenants =
 	{"SELECT tenant_id, count(*) FILTER (WHERE archived_at IS NULL),"
 	 " count(*) FILTER (WHERE archived_at IS NOT NULL) FROM {streams}"
@@ -218,6 +213,7 @@ typedef struct Survey
 {
 	RfSamples	samples;
 	TimestampTz now;
+	RfFiles	   *files;
 	RfStore	   *store;
 	RfLabel		labels[2];	/* those of all its samples */
 	TimestampTz oldest_hot; /* DT_NOEND: no hot event */
@@ -393,16 +389,16 @@ ask_leaf(RfStore *store, const RfStatement *statement, Oid leaf, bool *isnull)
 }
 
 static void
-add_leaf(RfStore *store, const RfPartition *leaf, RfSize *size, TierSums *sums)
+add_leaf(Survey *survey, const RfPartition *leaf, RfSize *size, TierSums *sums)
 {
 	bool isnull;
 
-	rf_size_of_table(leaf->relid, size);
+	rf_size_of_table(survey->files, leaf->relid, size);
 	if (leaf->is_default && size->heap == 0)
 		size->rows = 0;
 	else if (leaf->is_default && size->heap <= SMALL)
 		size->rows = DatumGetInt64(
-			ask_leaf(store, &count_leaf, leaf->relid, &isnull));
+			ask_leaf(survey->store, &count_leaf, leaf->relid, &isnull));
 	if (leaf->is_default)
 		sums->default_events += size->rows;
 	sums->bytes += size->bytes;
@@ -445,7 +441,7 @@ survey_hot(Survey *survey, TierSums *sums)
 
 		CHECK_FOR_INTERRUPTS();
 		month->leaf = lfirst(cell);
-		add_leaf(survey->store, month->leaf, &month->size, sums);
+		add_leaf(survey, month->leaf, &month->size, sums);
 		survey->hot_months = lappend(survey->hot_months, month);
 		/* that of the first month that has any; a default may have any */
 		if (TIMESTAMP_IS_NOEND(survey->oldest_hot) || month->leaf->is_default)
@@ -456,7 +452,7 @@ survey_hot(Survey *survey, TierSums *sums)
 static void
 survey_cold(Survey *survey, Oid parent, TierSums *sums)
 {
-	List	 *leaves = rf_partition_list(parent);
+	List	 *leaves = rf_partition_list_briefly(parent);
 	ListCell *cell;
 
 	foreach(cell, leaves)
@@ -464,7 +460,7 @@ survey_cold(Survey *survey, Oid parent, TierSums *sums)
 		RfSize size;
 
 		CHECK_FOR_INTERRUPTS();
-		add_leaf(survey->store, lfirst(cell), &size, sums);
+		add_leaf(survey, lfirst(cell), &size, sums);
 	}
 }
 
@@ -570,8 +566,10 @@ survey_streams(Survey *survey)
 	RfStore *store = survey->store;
 	RfSize	 size;
 	double	 fraction = -1;
+	int64	 active;
+	int64	 archived;
 
-	rf_size_of_table(store->streams, &size);
+	rf_size_of_table(survey->files, store->streams, &size);
 	if (size.heap <= SMALL && store->conjoined)
 	{
 		survey_streams_of_tenants(survey);
@@ -586,9 +584,8 @@ survey_streams(Survey *survey)
 		add_streams(survey, size.rows - cold, cold);
 		return;
 	}
-	rf_query_run(rf_store_plan(store, &count_streams), NULL, NULL);
-	add_streams(survey, DatumGetInt64(rf_query_must(0, 1)),
-				DatumGetInt64(rf_query_must(0, 2)));
+	rf_stream_count(store, GetActiveSnapshot(), &active, &archived);
+	add_streams(survey, active, archived);
 }
 
 /*
@@ -724,7 +721,7 @@ survey_tenant(Survey *survey)
 	rf_totals_read(store->totals, GetActiveSnapshot(), store->tenant_number,
 				   &totals);
 	add_totals(survey, &totals);
-	rf_size_of_table(store->streams, &size);
+	rf_size_of_table(survey->files, store->streams, &size);
 	if (size.heap <= SMALL)
 		survey_streams_of_tenants(survey);
 }
@@ -788,6 +785,7 @@ collect(const char *tenant)
 	TimestampTz end;
 
 	survey->now = begin;
+	survey->files = rf_size_begin();
 	rf_sample_init(&survey->samples, families, FAMILIES);
 	if (rf_store_is_all(tenant))
 		survey_all(survey);

@@ -26,12 +26,15 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/partition.h"
 #include "catalog/pg_constraint.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/tablespace.h"
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "parser/parse_relation.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
 #include "storage/bufmgr.h"
@@ -191,6 +194,23 @@ rf_partition_list(Oid parent)
 										DATEVAL_NOBEGIN, DATEVAL_NOEND, true));
 	table_close(rel, AccessShareLock);
 	return result;
+}
+
+/*
+ * The same, for who looks at one store after another.  A parent that has no
+ * partition but the default, as the tiers of a store have where nothing is
+ * cold, is not opened.
+ */
+List *
+rf_partition_list_briefly(Oid parent)
+{
+	Oid default_leaf = get_default_partition_oid(parent);
+
+	if (OidIsValid(default_leaf) &&
+		list_length(find_inheritance_children(parent, NoLock)) == 1)
+		return list_make1(
+			make_partition(default_leaf, DATEVAL_NOBEGIN, DATEVAL_NOEND, true));
+	return rf_partition_list(parent);
 }
 
 /* The default partition; InvalidOid if there is none. */
@@ -380,12 +400,12 @@ rf_partition_oldest(Oid leaf)
 {
 	Relation		rel = table_open(leaf, AccessShareLock);
 	TupleDesc		tupdesc = RelationGetDescr(rel);
-	AttrNumber		column = get_attnum(leaf, "created_at");
+	AttrNumber		column = attnameAttNum(rel, "created_at", false);
 	TableScanDesc	scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TimestampTz		result = DT_NOEND;
 
-	if (column == InvalidAttrNumber ||
+	if (column <= 0 ||
 		TupleDescAttr(tupdesc, column - 1)->atttypid != TIMESTAMPTZOID)
 		elog(ERROR, "relation %u has no time of events", leaf);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))

@@ -17,6 +17,10 @@ typedef struct RfSize
 	int64 rows;	 /* about so many, by the statistics */
 } RfSize;
 
-extern void rf_size_of_table(Oid relid, RfSize *size);
+/* What is known of the files of tables, for who asks for one after another. */
+typedef struct RfFiles RfFiles;
+
+extern RfFiles *rf_size_begin(void);
+extern void		rf_size_of_table(RfFiles *files, Oid relid, RfSize *size);
 
 #endif /* RF_SIZE_H */

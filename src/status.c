@@ -20,6 +20,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "consumer.h"
@@ -27,8 +28,9 @@
 #include "query.h"
 #include "size.h"
 #include "store.h"
+#include "stream.h"
 
-static const RfStatement count_streams =
+static const RfStatement count_streams_of_tenant =
 	{"SELECT count(*) FILTER (WHERE archived_at IS NULL),"
 	 " count(*) FILTER (WHERE archived_at IS NOT NULL) FROM {streams}"
 	 " WHERE true{mine}",
@@ -67,6 +69,12 @@ static const RfStatement count_of_tenant = {"SELECT count(*)" OF_TENANT,
 
 static const RfStatement oldest_of_tenant =
 	{"SELECT min(e.created_at)" OF_TENANT, 2, {DATEOID, DATEOID}};
+
+typedef struct StatusCall
+{
+	ReturnSetInfo *rsinfo;
+	RfFiles		  *files;
+} StatusCall;
 
 typedef struct TierStatus
 {
@@ -121,11 +129,12 @@ oldest_in(RfStore *store, const RfPartition *leaf)
 }
 
 static void
-add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
+add_leaf(RfStore *store, const RfPartition *leaf, RfFiles *files,
+		 TierStatus *status)
 {
 	RfSize size;
 
-	rf_size_of_table(leaf->relid, &size);
+	rf_size_of_table(files, leaf->relid, &size);
 	status->bytes += size.bytes;
 	if (leaf->is_default || store->tenant_number != 0)
 		size.rows = size.heap > 0 ? count_in(store, leaf) : 0;
@@ -140,36 +149,49 @@ add_leaf(RfStore *store, const RfPartition *leaf, TierStatus *status)
 }
 
 static void
-add_tier(RfStore *store, Oid parent, TierStatus *status)
+add_tier(RfStore *store, Oid parent, RfFiles *files, TierStatus *status)
 {
-	List	 *leaves = rf_partition_list(parent);
+	List	 *leaves = rf_partition_list_briefly(parent);
 	ListCell *cell;
 
 	foreach(cell, leaves)
 	{
 		CHECK_FOR_INTERRUPTS();
-		add_leaf(store, lfirst(cell), status);
+		add_leaf(store, lfirst(cell), files, status);
 	}
+}
+
+static void
+count_streams(RfStore *store, int64 *active, int64 *archived)
+{
+	if (store->tenant_number == 0)
+	{
+		rf_stream_count(store, GetActiveSnapshot(), active, archived);
+		return;
+	}
+	rf_query_run(rf_store_plan(store, &count_streams_of_tenant), NULL, NULL);
+	*active = DatumGetInt64(rf_query_must(0, 1));
+	*archived = DatumGetInt64(rf_query_must(0, 2));
 }
 
 static void
 put_status(RfStore *store, void *arg)
 {
-	ReturnSetInfo *rsinfo = arg;
-	RfScope		   scope;
-	TierStatus	   hot = {.oldest = DT_NOEND};
-	TierStatus	   cold = {.oldest = DT_NOBEGIN};
-	RfCheckpoint   behind;
-	Datum		   values[14];
-	bool		   nulls[14] = {0};
+	StatusCall	*call = arg;
+	RfScope		 scope;
+	TierStatus	 hot = {.oldest = DT_NOEND};
+	TierStatus	 cold = {.oldest = DT_NOBEGIN};
+	RfCheckpoint behind;
+	int64		 active;
+	int64		 archived;
+	Datum		 values[14];
+	bool		 nulls[14] = {0};
 
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	add_tier(store, store->events_hot, &hot);
-	add_tier(store, store->events_cold, &cold);
-	add_tier(store, store->events_archive, &cold);
-	rf_query_run(rf_store_plan(store, &count_streams), NULL, NULL);
-	values[4] = rf_query_must(0, 1);
-	values[5] = rf_query_must(0, 2);
+	add_tier(store, store->events_hot, call->files, &hot);
+	add_tier(store, store->events_cold, call->files, &cold);
+	add_tier(store, store->events_archive, call->files, &cold);
+	count_streams(store, &active, &archived);
 	rf_query_end(&scope);
 
 	values[0] = DirectFunctionCall1(namein, CStringGetDatum(store->schema));
@@ -178,6 +200,8 @@ put_status(RfStore *store, void *arg)
 	values[2] = CStringGetTextDatum(
 		store->backend == RF_PARTITIONED ? "partitioned" : "dual_table");
 	values[3] = BoolGetDatum(store->redirect_enabled);
+	values[4] = Int64GetDatum(active);
+	values[5] = Int64GetDatum(archived);
 	values[6] = Int64GetDatum(hot.events);
 	values[7] = Int64GetDatum(cold.events);
 	values[8] = Int64GetDatum(hot.bytes);
@@ -191,7 +215,8 @@ put_status(RfStore *store, void *arg)
 							!rf_consumer_lags(store, &behind);
 	values[12] = nulls[12] ? (Datum) 0 : CStringGetTextDatum(behind.name);
 	values[13] = nulls[13] ? (Datum) 0 : TimestampTzGetDatum(behind.updated_at);
-	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	tuplestore_putvalues(call->rsinfo->setResult, call->rsinfo->setDesc, values,
+						 nulls);
 }
 
 /*
@@ -251,11 +276,12 @@ PG_FUNCTION_INFO_V1(rf_partitions);
 Datum
 rf_archive_status(PG_FUNCTION_ARGS)
 {
-	char *tenant = RF_GETARG_STRING(0);
+	char	  *tenant = RF_GETARG_STRING(0);
+	StatusCall call = {.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo,
+					   .files = rf_size_begin()};
 
 	InitMaterializedSRF(fcinfo, 0);
-	rf_store_each(tenant, RF_RIGHT_STATUS, true, put_status,
-				  fcinfo->resultinfo);
+	rf_store_each(tenant, RF_RIGHT_STATUS, true, put_status, &call);
 	return (Datum) 0;
 }
 

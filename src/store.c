@@ -206,21 +206,30 @@ rf_store_forget_all(void)
 }
 
 static void
+forget_plans(RfStore *store)
+{
+	HASH_SEQ_STATUS status;
+	PlanEntry	   *entry;
+
+	if (store->plans == NULL)
+		return;
+	hash_seq_init(&status, store->plans);
+	while ((entry = hash_seq_search(&status)) != NULL)
+	{
+		if (entry->plan.spi != NULL)
+			rf_query_forget(entry->plan);
+	}
+}
+
+static void
 free_retired(void)
 {
 	while (retired != NULL)
 	{
-		RfStore		   *store = retired;
-		HASH_SEQ_STATUS status;
-		PlanEntry	   *entry;
+		RfStore *store = retired;
 
 		retired = store->next_retired;
-		hash_seq_init(&status, store->plans);
-		while ((entry = hash_seq_search(&status)) != NULL)
-		{
-			if (entry->plan.spi != NULL)
-				rf_query_forget(entry->plan);
-		}
+		forget_plans(store);
 		MemoryContextDelete(store->context);
 	}
 }
@@ -258,61 +267,9 @@ rf_store_init(void)
  */
 
 /*
- * The columns of an event table, quoted and in the table's order.  A user may
- * have added some; they go wherever the event goes.
- */
-char *
-rf_store_column_list(Oid relid, const char *but, const char *nor)
-{
-	Relation	   rel = table_open(relid, AccessShareLock);
-	TupleDesc	   tupdesc = RelationGetDescr(rel);
-	StringInfoData buf;
-
-	initStringInfo(&buf);
-	for (int i = 0; i < tupdesc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
-		const char		 *name = NameStr(att->attname);
-
-		if (att->attisdropped || att->attgenerated != '\0' ||
-			(but != NULL && strcmp(name, but) == 0) ||
-			(nor != NULL && strcmp(name, nor) == 0))
-			continue;
-		appendStringInfo(&buf, "%s%s", buf.len > 0 ? ", " : "",
-						 quote_identifier(name));
-	}
-	table_close(rel, AccessShareLock);
-	return buf.data;
-}
-
-/* The columns of an event, once as a list and once each. */
-static void
-load_columns(RfStore *store)
-{
-	Relation  rel = table_open(store->events, AccessShareLock);
-	TupleDesc tupdesc = RelationGetDescr(rel);
-
-	store->columns = rf_store_column_list(store->events, "retention_class",
-										  NULL);
-	store->column_names = palloc(sizeof(char *) * tupdesc->natts);
-	store->column_types = palloc(sizeof(Oid) * tupdesc->natts);
-	for (int i = 0; i < tupdesc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
-
-		if (att->attisdropped || att->attgenerated != '\0' ||
-			strcmp(NameStr(att->attname), "retention_class") == 0)
-			continue;
-		store->column_names[store->ncolumns] = pstrdup(NameStr(att->attname));
-		store->column_types[store->ncolumns++] = att->atttypid;
-	}
-	table_close(rel, AccessShareLock);
-}
-
-/*
  * The columns of a table that nobody has locked, as the catalog has them.  They
- * are read all at once: each new session does that for its store, and who looks
- * at all stores for each.
+ * are read all at once, and the table is not opened for it: each new session
+ * does that for its store, and who looks at all stores for each.
  */
 static List *
 read_columns(Oid relid)
@@ -341,6 +298,74 @@ read_columns(Oid relid)
 	return columns;
 }
 
+/* Is it one that rows are written with, and none of that name? */
+static bool
+is_written(Form_pg_attribute att, const char *but)
+{
+	return !att->attisdropped && att->attgenerated == '\0' &&
+		   (but == NULL || strcmp(NameStr(att->attname), but) != 0);
+}
+
+static char *
+column_list(List *columns, const char *but, const char *nor)
+{
+	StringInfoData buf;
+	ListCell	  *cell;
+
+	initStringInfo(&buf);
+	foreach(cell, columns)
+	{
+		Form_pg_attribute att = lfirst(cell);
+
+		if (is_written(att, but) && is_written(att, nor))
+			appendStringInfo(&buf, "%s%s", buf.len > 0 ? ", " : "",
+							 quote_identifier(NameStr(att->attname)));
+	}
+	return buf.data;
+}
+
+/*
+ * The columns of an event table, quoted and in the table's order.  A user may
+ * have added some; they go wherever the event goes.
+ */
+char *
+rf_store_column_list(Oid relid, const char *but, const char *nor)
+{
+	return column_list(read_columns(relid), but, nor);
+}
+
+/* What is kept as long as the store is. */
+static char *
+keep_text(const RfStore *store, const char *string)
+{
+	return string == NULL ? NULL : MemoryContextStrdup(store->context, string);
+}
+
+/* The columns of an event, once as a list and once each. */
+static void
+load_columns(RfStore *store, List *columns)
+{
+	int		  room = list_length(columns);
+	ListCell *cell;
+
+	store->columns = keep_text(store,
+							   column_list(columns, "retention_class", NULL));
+	store->column_names = MemoryContextAlloc(store->context,
+											 sizeof(char *) * room);
+	store->column_types = MemoryContextAlloc(store->context,
+											 sizeof(Oid) * room);
+	foreach(cell, columns)
+	{
+		Form_pg_attribute att = lfirst(cell);
+
+		if (!is_written(att, "retention_class"))
+			continue;
+		store->column_names[store->ncolumns] = keep_text(store,
+														 NameStr(att->attname));
+		store->column_types[store->ncolumns++] = att->atttypid;
+	}
+}
+
 /* NULL: there is none of that name. */
 static Form_pg_attribute
 find_column(List *columns, const char *name)
@@ -365,24 +390,23 @@ column_takes(Form_pg_attribute att, Form_pg_attribute from)
 		   (att->atttypmod == -1 || att->atttypmod == from->atttypmod);
 }
 
-/* The ALTER TABLE that makes target able to hold the rows of source. */
+/* The ALTER TABLE that makes target able to hold what has these columns. */
 static char *
-find_missing_column(Oid source, Oid target)
+find_missing_column(List *columns, Oid target)
 {
-	Relation  rel = table_open(source, AccessShareLock);
-	TupleDesc tupdesc = RelationGetDescr(rel);
-	List	 *columns = read_columns(target);
+	List	 *of_target = read_columns(target);
 	char	 *result = NULL;
+	ListCell *cell;
 
-	for (int i = 0; i < tupdesc->natts && result == NULL; i++)
+	foreach(cell, columns)
 	{
-		Form_pg_attribute att = TupleDescAttr(tupdesc, i);
+		Form_pg_attribute att = lfirst(cell);
 		char			 *name = NameStr(att->attname);
 		Form_pg_attribute found;
 
-		if (att->attisdropped || att->attgenerated != '\0')
+		if (!is_written(att, NULL))
 			continue;
-		found = find_column(columns, name);
+		found = find_column(of_target, name);
 		if (found == NULL)
 			result = psprintf("ALTER TABLE %s ADD COLUMN %s %s;",
 							  rf_store_relation_name(target),
@@ -395,9 +419,10 @@ find_missing_column(Oid source, Oid target)
 							  quote_identifier(name),
 							  format_type_with_typemod(att->atttypid,
 													   att->atttypmod));
+		if (result != NULL)
+			break;
 	}
-	list_free_deep(columns);
-	table_close(rel, AccessShareLock);
+	list_free_deep(of_target);
 	return result;
 }
 
@@ -649,21 +674,17 @@ has_all_tables(const RfStore *store)
 static void
 load_store(RfStore *store)
 {
-	HASHCTL ctl = {0};
+	List *columns;
 
-	store->schema = get_namespace_name(store->namespace_id);
+	store->schema = keep_text(store, get_namespace_name(store->namespace_id));
 	require_layout(store);
 	store->owner = rf_store_relation_owner(store->events);
 	read_config(store);
-	load_columns(store);
-	store->missing_column = find_missing_column(store->events,
-												store->events_archive);
+	columns = read_columns(store->events);
+	load_columns(store, columns);
+	store->missing_column =
+		keep_text(store, find_missing_column(columns, store->events_archive));
 	store->adopting = OidIsValid(rf_store_adopted_leaf(store->events_hot));
-	ctl.keysize = sizeof(PlanKey);
-	ctl.entrysize = sizeof(PlanEntry);
-	ctl.hcxt = store->context;
-	store->plans = hash_create("Rillflow plans", 32, &ctl,
-							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	store->whole = store;
 	store->layout = ++layouts;
 	store->valid = true;
@@ -869,15 +890,22 @@ lookup_store(Oid namespace_id, HASHACTION action)
 	return hash_search(stores, &namespace_id, action, NULL);
 }
 
-/* Build what is known of the store in a schema; NULL when there is none. */
+/*
+ * Build what is known of the store in a schema; NULL when there is none.  What
+ * is read of it goes, with what the server leaves behind while it reads the
+ * bounds of months: many times what is kept.
+ */
 static RfStore *
 build_store(Oid namespace_id)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "Rillflow store",
 												  ALLOCSET_SMALL_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	RfStore		 *store = palloc0(sizeof(RfStore));
+	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext,
+												  "Rillflow store being read",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(scratch);
+	RfStore		 *store = MemoryContextAllocZero(context, sizeof(RfStore));
 	Registered	 *row;
 
 	store->context = context;
@@ -889,11 +917,12 @@ build_store(Oid namespace_id)
 	if (row != NULL)
 	{
 		require_known_layout(row);
-		store->tenant = row->tenant;
+		store->tenant = keep_text(store, row->tenant);
 		store->conjoined = row->conjoined;
 		load_store(store);
 	}
 	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
 	if (store->valid)
 		return store;
 	MemoryContextDelete(context);
@@ -1828,6 +1857,25 @@ prepare(const RfStore *store, const RfStatement *statement,
 	return plan;
 }
 
+/* The plans of all who see a store; most who only look at it need none. */
+static HTAB *
+plans_of(RfStore *store)
+{
+	RfStore *whole = store->whole;
+
+	if (whole->plans == NULL)
+	{
+		HASHCTL ctl = {0};
+
+		ctl.keysize = sizeof(PlanKey);
+		ctl.entrysize = sizeof(PlanEntry);
+		ctl.hcxt = whole->context;
+		whole->plans = hash_create("Rillflow plans", 32, &ctl,
+								   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	return whole->plans;
+}
+
 static PlanEntry *
 make_plan(RfStore *store, const PlanKey *key)
 {
@@ -1838,7 +1886,7 @@ make_plan(RfStore *store, const PlanKey *key)
 									.nargs = statement->nargs};
 	char			  *sql = expand_statement(&expansion, statement->sql);
 	RfPlan			   plan = prepare(store, statement, &expansion, sql);
-	PlanEntry		  *entry = hash_search(store->plans, key, HASH_ENTER, NULL);
+	PlanEntry *entry = hash_search(plans_of(store), key, HASH_ENTER, NULL);
 
 	pfree(sql);
 	entry->plan = plan;
@@ -1859,7 +1907,7 @@ rf_store_plan_for(RfStore *store, const RfStatement *statement, Oid source,
 	key.source = source;
 	key.target = target;
 	key.restricted = store->tenant_number != 0;
-	entry = hash_search(store->plans, &key, HASH_FIND, NULL);
+	entry = hash_search(plans_of(store), &key, HASH_FIND, NULL);
 	if (entry == NULL)
 		entry = make_plan(store, &key);
 	plan = entry->plan;
@@ -1970,13 +2018,13 @@ rf_store_forget_plans(RfStore *store, Oid source)
 	HASH_SEQ_STATUS status;
 	PlanEntry	   *entry;
 
-	hash_seq_init(&status, store->plans);
+	hash_seq_init(&status, plans_of(store));
 	while ((entry = hash_seq_search(&status)) != NULL)
 	{
 		if (entry->key.source != source)
 			continue;
 		rf_query_forget(entry->plan);
-		hash_search(store->plans, &entry->key, HASH_REMOVE, NULL);
+		hash_search(plans_of(store), &entry->key, HASH_REMOVE, NULL);
 	}
 }
 

@@ -72,7 +72,7 @@ typedef struct RfStore
 	char  *columns;		   /* their names, as a list */
 	char  *missing_column; /* ALTER TABLE that events_archive lacks */
 
-	HTAB *plans;
+	HTAB *plans; /* of the whole; NULL: none yet */
 } RfStore;
 
 /*

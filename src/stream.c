@@ -307,6 +307,32 @@ rf_stream_end_read(RfStreamReader *reader)
 	table_close(reader->rel, AccessShareLock);
 }
 
+/*
+ * How many streams of the store are active, and how many archived, of whatever
+ * tenants.  Read without a plan, which for most stores takes longer to make.
+ */
+void
+rf_stream_count(const RfStore *store, Snapshot snapshot, int64 *active,
+				int64 *archived)
+{
+	Relation		rel = table_open(store->streams, AccessShareLock);
+	TableScanDesc	scan = table_beginscan(rel, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+
+	*active = *archived = 0;
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (slot_attisnull(slot, STREAMS_ARCHIVED_AT))
+			(*active)++;
+		else
+			(*archived)++;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
 /* Read the row of one stream. */
 void
 rf_stream_read(RfStore *store, const pg_uuid_t *id, Snapshot snapshot,
