@@ -430,9 +430,8 @@ find_oldest(Survey *survey, const Month *month)
 }
 
 static void
-survey_hot(Survey *survey, TierSums *sums)
+survey_hot(Survey *survey, List *leaves, TierSums *sums)
 {
-	List	 *leaves = rf_partition_list(survey->store->events_hot);
 	ListCell *cell;
 
 	foreach(cell, leaves)
@@ -450,9 +449,8 @@ survey_hot(Survey *survey, TierSums *sums)
 }
 
 static void
-survey_cold(Survey *survey, Oid parent, TierSums *sums)
+survey_cold(Survey *survey, List *leaves, TierSums *sums)
 {
-	List	 *leaves = rf_partition_list_briefly(parent);
 	ListCell *cell;
 
 	foreach(cell, leaves)
@@ -489,10 +487,14 @@ survey_tiers(Survey *survey)
 {
 	TierSums hot = {0};
 	TierSums cold = {0};
+	List	*hot_leaves;
+	List	*cold_leaves;
 
-	survey_hot(survey, &hot);
-	survey_cold(survey, survey->store->events_cold, &cold);
-	survey_cold(survey, survey->store->events_archive, &cold);
+	rf_partition_list_tiers(survey->store, &hot_leaves, &cold_leaves);
+	if (!survey->store->valid)
+		survey->store = rf_store_again(survey->store);
+	survey_hot(survey, hot_leaves, &hot);
+	survey_cold(survey, cold_leaves, &cold);
 	add(survey, EVENTS_HOT_BYTES, hot.bytes);
 	add(survey, EVENTS_COLD_BYTES, cold.bytes);
 	add(survey, HOT_EVENTS, hot.events);
@@ -584,7 +586,7 @@ survey_streams(Survey *survey)
 		add_streams(survey, size.rows - cold, cold);
 		return;
 	}
-	rf_stream_count(store, GetActiveSnapshot(), &active, &archived);
+	rf_stream_count(store, &active, &archived);
 	add_streams(survey, active, archived);
 }
 

@@ -197,20 +197,40 @@ rf_partition_list(Oid parent)
 }
 
 /*
- * The same, for who looks at one store after another.  A parent that has no
- * partition but the default, as the tiers of a store have where nothing is
- * cold, is not opened.
+ * The same under a lock that is held already.  A parent that has no partition
+ * but the default, as the tiers of a store have where nothing is cold, is not
+ * opened: that takes long for who looks at one store after another.
  */
-List *
-rf_partition_list_briefly(Oid parent)
+static List *
+list_locked(Oid parent)
 {
-	Oid default_leaf = get_default_partition_oid(parent);
+	List *children = find_inheritance_children(parent, NoLock);
+	Oid	  default_leaf = get_default_partition_oid(parent);
 
-	if (OidIsValid(default_leaf) &&
-		list_length(find_inheritance_children(parent, NoLock)) == 1)
+	if (list_length(children) == 1 && linitial_oid(children) == default_leaf)
 		return list_make1(
 			make_partition(default_leaf, DATEVAL_NOBEGIN, DATEVAL_NOEND, true));
 	return rf_partition_list(parent);
+}
+
+/*
+ * The leaves of both tiers of a store, at one moment: none that changes tier is
+ * missed, and none is there twice.
+ */
+void
+rf_partition_list_tiers(const RfStore *store, List **hot, List **cold)
+{
+	/* in the order of who flips */
+	const Oid tables[] = {store->events, store->events_archive,
+						  store->events_hot, store->events_cold};
+
+	for (int i = 0; i < lengthof(tables); i++)
+		LockRelationOid(tables[i], AccessShareLock);
+	*hot = list_locked(store->events_hot);
+	*cold = list_concat(list_locked(store->events_cold),
+						list_locked(store->events_archive));
+	for (int i = 0; i < lengthof(tables); i++)
+		UnlockRelationOid(tables[i], AccessShareLock);
 }
 
 /* The default partition; InvalidOid if there is none. */

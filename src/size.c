@@ -13,7 +13,8 @@
  * To look the relations of one table up takes as long as to read some pages of
  * the catalogs.  Who asks for so many tables that he could have read all of the
  * catalogs has them read, once, and all others looked up in memory.  Where that
- * has grown old, and a file is not what it was, the catalogs are asked again.
+ * has grown old, and a file is not what it was, the catalogs are asked again;
+ * an index that was made since is not seen.
  *
  *-------------------------------------------------------------------------
  */
@@ -162,23 +163,30 @@ chain_all_indexes(entries_hash *all, Relation pg_index)
 		Entry		 *index = entries_lookup(all, form->indexrelid);
 
 		CHECK_FOR_INTERRUPTS();
-		if (table == NULL || index == NULL)
-			continue;
-		index->next_index = table->next_index;
-		table->next_index = index->relid;
+		if (table != NULL && index != NULL)
+		{
+			index->next_index = table->next_index;
+			table->next_index = index->relid;
+		}
+		else if (table != NULL) /* it is younger: look for this table again */
+			entries_delete_item(all, table);
 	}
 	systable_endscan(scan);
 }
 
-/* It is ours when it is whole: an error in between leaves nothing of it. */
+/* It is kept when it is whole; an error in between takes it along. */
 static void
 read_all(RfFiles *files, Relation pg_class, Relation pg_index)
 {
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "Rillflow files",
+												  ALLOCSET_SMALL_SIZES);
 	float4		  rows = RelationGetForm(pg_class)->reltuples;
-	entries_hash *all = entries_create(files->context, Max(rows, 1024), NULL);
+	entries_hash *all = entries_create(context, Max(rows, 1024), NULL);
 
 	read_all_entries(all, pg_class);
 	chain_all_indexes(all, pg_index);
+	MemoryContextSetParent(context, files->context);
 	files->all = all;
 	RF_WAIT_POINT("size_catalogs_read");
 }
@@ -262,8 +270,9 @@ find_entry(Look *look, Oid relid)
  * never had a page to spare, of which a map would tell.
  *
  * The server keeps an empty file in the place of one that it has removed, until
- * the next checkpoint.  A table may be empty, but never an index, and who
- * rewrites a table rewrites its indexes.
+ * the next checkpoint.  A table may be empty, but no index that is whole; and
+ * who gives a table another file gives one to its indexes, or at least to that
+ * of its TOAST table.
  */
 static int64
 relation_bytes(Look *look, const Entry *entry, int64 *rows)

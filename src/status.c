@@ -20,7 +20,6 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "consumer.h"
@@ -149,9 +148,8 @@ add_leaf(RfStore *store, const RfPartition *leaf, RfFiles *files,
 }
 
 static void
-add_tier(RfStore *store, Oid parent, RfFiles *files, TierStatus *status)
+add_tier(RfStore *store, List *leaves, RfFiles *files, TierStatus *status)
 {
-	List	 *leaves = rf_partition_list_briefly(parent);
 	ListCell *cell;
 
 	foreach(cell, leaves)
@@ -166,7 +164,7 @@ count_streams(RfStore *store, int64 *active, int64 *archived)
 {
 	if (store->tenant_number == 0)
 	{
-		rf_stream_count(store, GetActiveSnapshot(), active, archived);
+		rf_stream_count(store, active, archived);
 		return;
 	}
 	rf_query_run(rf_store_plan(store, &count_streams_of_tenant), NULL, NULL);
@@ -182,15 +180,19 @@ put_status(RfStore *store, void *arg)
 	TierStatus	 hot = {.oldest = DT_NOEND};
 	TierStatus	 cold = {.oldest = DT_NOBEGIN};
 	RfCheckpoint behind;
+	List		*hot_leaves;
+	List		*cold_leaves;
 	int64		 active;
 	int64		 archived;
 	Datum		 values[14];
 	bool		 nulls[14] = {0};
 
+	rf_partition_list_tiers(store, &hot_leaves, &cold_leaves);
+	if (!store->valid)
+		store = rf_store_again(store);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
-	add_tier(store, store->events_hot, call->files, &hot);
-	add_tier(store, store->events_cold, call->files, &cold);
-	add_tier(store, store->events_archive, call->files, &cold);
+	add_tier(store, hot_leaves, call->files, &hot);
+	add_tier(store, cold_leaves, call->files, &cold);
 	count_streams(store, &active, &archived);
 	rf_query_end(&scope);
 
@@ -231,7 +233,8 @@ put_partition(RfStore *store, RfTier tier, const RfPartition *leaf,
 	Datum values[7];
 	bool  nulls[7] = {0};
 
-	rf_query_run(rf_store_plan(store, &measure_leaf), &value, NULL);
+	if (rf_query_run(rf_store_plan(store, &measure_leaf), &value, NULL) == 0)
+		return; /* it was dropped meanwhile */
 	values[0] = value;
 	values[1] = CStringGetTextDatum(tier == RF_HOT ? "hot" : "cold");
 	values[2] = DateADTGetDatum(leaf->lower);
@@ -251,9 +254,8 @@ put_partition(RfStore *store, RfTier tier, const RfPartition *leaf,
 }
 
 static void
-put_partitions(RfStore *store, RfTier tier, Oid parent, ReturnSetInfo *rsinfo)
+put_partitions(RfStore *store, RfTier tier, List *leaves, ReturnSetInfo *rsinfo)
 {
-	List	 *leaves = rf_partition_list(parent);
 	RfScope	  scope;
 	ListCell *cell;
 
@@ -291,10 +293,12 @@ rf_partitions(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	char		  *tenant = RF_GETARG_STRING(0);
 	RfStore		  *store = rf_store_get_whole(tenant, RF_RIGHT_STATUS);
+	List		  *hot;
+	List		  *cold;
 
 	InitMaterializedSRF(fcinfo, 0);
-	put_partitions(store, RF_HOT, store->events_hot, rsinfo);
-	put_partitions(store, RF_COLD, store->events_cold, rsinfo);
-	put_partitions(store, RF_COLD, store->events_archive, rsinfo);
+	rf_partition_list_tiers(store, &hot, &cold);
+	put_partitions(store, RF_HOT, hot, rsinfo);
+	put_partitions(store, RF_COLD, cold, rsinfo);
 	return (Datum) 0;
 }

@@ -1470,6 +1470,7 @@ make_restricted(RfStore *store, uint32 number)
 	result->tenant = TextDatumGetCString(rf_tenancy_datum(number));
 	result->verified = false;
 	result->restricted = NULL;
+	result->plans = NULL; /* those of the whole */
 	result->room = result->nrestricted = 0;
 	MemoryContextSwitchTo(old);
 	if (number >= store->room)

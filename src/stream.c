@@ -309,13 +309,14 @@ rf_stream_end_read(RfStreamReader *reader)
 
 /*
  * How many streams of the store are active, and how many archived, of whatever
- * tenants.  Read without a plan, which for most stores takes longer to make.
+ * tenants.  Read without a plan, which for most stores takes longer to make,
+ * and as a statement of its own would see them.
  */
 void
-rf_stream_count(const RfStore *store, Snapshot snapshot, int64 *active,
-				int64 *archived)
+rf_stream_count(const RfStore *store, int64 *active, int64 *archived)
 {
 	Relation		rel = table_open(store->streams, AccessShareLock);
+	Snapshot		snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	TableScanDesc	scan = table_beginscan(rel, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 
@@ -330,6 +331,7 @@ rf_stream_count(const RfStore *store, Snapshot snapshot, int64 *active,
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 }
 

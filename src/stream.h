@@ -89,8 +89,8 @@ extern void		   rf_stream_begin_read(RfStreamReader *reader, RfStore *store,
 extern void		   rf_stream_read_next(RfStreamReader	*reader,
 									   const RfStreamId *stream, RfStreamState *state);
 extern void		   rf_stream_end_read(RfStreamReader *reader);
-extern void		   rf_stream_count(const RfStore *store, Snapshot snapshot,
-								   int64 *active, int64 *archived);
+extern void		   rf_stream_count(const RfStore *store, int64 *active,
+								   int64 *archived);
 extern void		   rf_stream_read_latest(RfStore *store, const pg_uuid_t *id,
 										 RfStreamState *state);
 extern void		   rf_stream_read_active(RfStore *store, const pg_uuid_t *id,
