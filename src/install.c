@@ -24,6 +24,7 @@
 
 #include "access/genam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
@@ -865,13 +866,16 @@ create_months(Oid namespace_id)
 /*
  * With wal_level minimal a sequence that is used in the transaction which made
  * it gives out the same numbers again after a crash.  Started anew, it writes
- * the next number to the log.
+ * the next number to the log.  That gives it another file, and to remove the
+ * first one all shared buffers are searched; so it is done only where it must.
  */
 void
 rf_install_restart_log(const char *schema)
 {
 	const char *quoted = quote_identifier(schema);
 
+	if (XLogIsNeeded())
+		return;
 	rf_query_once(rf_query_format("SELECT (coalesce(max(log_id), 0) + 1)::text"
 								  " FROM %s.rf_archive_log",
 								  quoted),
