@@ -490,9 +490,8 @@ survey_tiers(Survey *survey)
 	List	*hot_leaves;
 	List	*cold_leaves;
 
-	rf_partition_list_tiers(survey->store, &hot_leaves, &cold_leaves);
-	if (!survey->store->valid)
-		survey->store = rf_store_again(survey->store);
+	survey->store = rf_partition_list_tiers(survey->store, &hot_leaves,
+											&cold_leaves);
 	survey_hot(survey, hot_leaves, &hot);
 	survey_cold(survey, cold_leaves, &cold);
 	add(survey, EVENTS_HOT_BYTES, hot.bytes);

@@ -197,40 +197,50 @@ rf_partition_list(Oid parent)
 }
 
 /*
- * The same under a lock that is held already.  A parent that has no partition
- * but the default, as the tiers of a store have where nothing is cold, is not
- * opened: that takes long for who looks at one store after another.
+ * The same, for who looks at one store after another.  A parent that has no
+ * partition but the default, as the tiers of a store have where nothing is
+ * cold, is locked, but not opened: that takes long.
  */
 static List *
-list_locked(Oid parent)
+list_briefly(Oid parent)
 {
-	List *children = find_inheritance_children(parent, NoLock);
-	Oid	  default_leaf = get_default_partition_oid(parent);
+	List *children;
+	Oid	  default_leaf;
+	bool  alone;
 
-	if (list_length(children) == 1 && linitial_oid(children) == default_leaf)
-		return list_make1(
-			make_partition(default_leaf, DATEVAL_NOBEGIN, DATEVAL_NOEND, true));
-	return rf_partition_list(parent);
+	LockRelationOid(parent, AccessShareLock);
+	children = find_inheritance_children(parent, NoLock);
+	default_leaf = get_default_partition_oid(parent);
+	alone = list_length(children) == 1 &&
+			linitial_oid(children) == default_leaf;
+	UnlockRelationOid(parent, AccessShareLock);
+	if (!alone)
+		return rf_partition_list(parent);
+	return list_make1(
+		make_partition(default_leaf, DATEVAL_NOBEGIN, DATEVAL_NOEND, true));
 }
 
 /*
  * The leaves of both tiers of a store, at one moment: none that changes tier is
- * missed, and none is there twice.
+ * missed, and none is there twice.  Returns the store as it is then.
+ *
+ * To keep one parent locked while another is waited for would be a deadlock
+ * with whoever makes or drops months in both tiers.  So each is locked alone,
+ * and all are listed again when one of them has changed meanwhile.
  */
-void
-rf_partition_list_tiers(const RfStore *store, List **hot, List **cold)
+RfStore *
+rf_partition_list_tiers(RfStore *store, List **hot, List **cold)
 {
-	/* in the order of who flips */
-	const Oid tables[] = {store->events, store->events_archive,
-						  store->events_hot, store->events_cold};
-
-	for (int i = 0; i < lengthof(tables); i++)
-		LockRelationOid(tables[i], AccessShareLock);
-	*hot = list_locked(store->events_hot);
-	*cold = list_concat(list_locked(store->events_cold),
-						list_locked(store->events_archive));
-	for (int i = 0; i < lengthof(tables); i++)
-		UnlockRelationOid(tables[i], AccessShareLock);
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		*hot = list_briefly(store->events_hot);
+		*cold = list_concat(list_briefly(store->events_cold),
+							list_briefly(store->events_archive));
+		if (store->valid)
+			return store;
+		store = rf_store_again(store);
+	}
 }
 
 /* The default partition; InvalidOid if there is none. */

@@ -60,7 +60,7 @@ extern RfTier rf_partition_tier_argument(const char *retention);
 extern void	  rf_partition_check_month(DateADT month);
 
 extern List		   *rf_partition_list(Oid parent);
-extern void			rf_partition_list_tiers(const RfStore *store, List **hot,
+extern RfStore	   *rf_partition_list_tiers(RfStore *store, List **hot,
 											List **cold);
 extern void			rf_partition_lock_default(Oid parent);
 extern Oid			rf_partition_default_of(Oid parent);

@@ -187,9 +187,7 @@ put_status(RfStore *store, void *arg)
 	Datum		 values[14];
 	bool		 nulls[14] = {0};
 
-	rf_partition_list_tiers(store, &hot_leaves, &cold_leaves);
-	if (!store->valid)
-		store = rf_store_again(store);
+	store = rf_partition_list_tiers(store, &hot_leaves, &cold_leaves);
 	rf_query_begin(&scope, store->owner, SECURITY_RESTRICTED_OPERATION);
 	add_tier(store, hot_leaves, call->files, &hot);
 	add_tier(store, cold_leaves, call->files, &cold);
@@ -232,16 +230,19 @@ put_partition(RfStore *store, RfTier tier, const RfPartition *leaf,
 	Datum value = ObjectIdGetDatum(leaf->relid);
 	Datum values[7];
 	bool  nulls[7] = {0};
+	bool  is_dropped;
 
 	if (rf_query_run(rf_store_plan(store, &measure_leaf), &value, NULL) == 0)
-		return; /* it was dropped meanwhile */
+		return;
+	values[5] = rf_query_value(0, 2, &is_dropped);
+	if (is_dropped)
+		return;
 	values[0] = value;
 	values[1] = CStringGetTextDatum(tier == RF_HOT ? "hot" : "cold");
 	values[2] = DateADTGetDatum(leaf->lower);
 	values[3] = DateADTGetDatum(leaf->upper);
 	nulls[2] = nulls[3] = leaf->is_default;
 	values[4] = rf_query_must(0, 1);
-	values[5] = rf_query_must(0, 2);
 	values[6] = rf_query_must(0, 3);
 	if (leaf->is_default)
 	{
@@ -297,7 +298,7 @@ rf_partitions(PG_FUNCTION_ARGS)
 	List		  *cold;
 
 	InitMaterializedSRF(fcinfo, 0);
-	rf_partition_list_tiers(store, &hot, &cold);
+	store = rf_partition_list_tiers(store, &hot, &cold);
 	put_partitions(store, RF_HOT, hot, rsinfo);
 	put_partitions(store, RF_COLD, cold, rsinfo);
 	return (Datum) 0;

@@ -48,6 +48,7 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -310,7 +311,8 @@ rf_stream_end_read(RfStreamReader *reader)
 /*
  * How many streams of the store are active, and how many archived, of whatever
  * tenants.  Read without a plan, which for most stores takes longer to make,
- * and as a statement of its own would see them.
+ * but as a statement would: what it sees, and the error where row security
+ * would hide a row.
  */
 void
 rf_stream_count(const RfStore *store, int64 *active, int64 *archived)
@@ -320,6 +322,7 @@ rf_stream_count(const RfStore *store, int64 *active, int64 *archived)
 	TableScanDesc	scan = table_beginscan(rel, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 
+	(void) check_enable_rls(store->streams, InvalidOid, false);
 	*active = *archived = 0;
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{

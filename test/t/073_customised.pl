@@ -236,6 +236,18 @@ foreach my $sql ("SELECT rf_archive_set_backend('partitioned', 'k')", "SELECT rf
 	}
 }
 
+value($node, $db, <<'SQL');
+ALTER TABLE kept.events DISABLE ROW LEVEL SECURITY;
+ALTER TABLE kept.events_archive DISABLE ROW LEVEL SECURITY;
+SQL
+foreach my $forced (0, 1)
+{
+	ask('ALTER TABLE kept.rf_streams ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY') if $forced;
+	is(sqlstate_of($node, $db, "SET ROLE keeper; SELECT $_('k')"), $forced ? '42501' : '00000',
+		"streams are counted by $_" . ($forced ? ' only where it sees them all' : ''))
+		foreach qw(rf_archive_status rf_metrics);
+}
+
 # ---- Logical apply: rows come as they are, past our triggers, and are neither numbered nor sent elsewhere
 
 new_store('publisher');
