@@ -1208,12 +1208,28 @@ rf_store_is_all(const char *tenant)
 	return tenant != NULL && strcmp(tenant, "*") == 0;
 }
 
+/* What the cache knows of the default store; NULL: nothing. */
+static RfStore *
+find_default(void)
+{
+	StoreEntry *entry;
+
+	if (!OidIsValid(extension_schema) || !default_is_registered)
+		return NULL;
+	entry = lookup_store(extension_schema, HASH_FIND);
+	return entry == NULL ? NULL : entry->store;
+}
+
 /* Is the default store registered as that of many tenants? */
 static bool
 has_conjoined_default(void)
 {
-	Registered *row = registered_for(NULL);
+	RfStore	   *known = find_default();
+	Registered *row;
 
+	if (known != NULL)
+		return known->conjoined;
+	row = registered_for(NULL);
 	return row != NULL && row->conjoined;
 }
 
@@ -1555,18 +1571,13 @@ rf_store_require_tenant(RfStore *store)
 static RfStore *
 find_known_tenant(const char *tenant)
 {
-	size_t		len = strlen(tenant);
-	StoreEntry *default_store;
-	RfStore	   *store;
+	size_t	 len = strlen(tenant);
+	RfStore *whole = find_default();
+	RfStore *store;
 
-	if (!OidIsValid(extension_schema) || !default_is_registered)
+	if (whole == NULL || !whole->conjoined || !rf_tenancy_is_name(tenant, len))
 		return NULL;
-	default_store = lookup_store(extension_schema, HASH_FIND);
-	if (default_store == NULL || !default_store->store->conjoined ||
-		!rf_tenancy_is_name(tenant, len))
-		return NULL;
-	store = find_restricted(default_store->store,
-							rf_tenancy_number(tenant, len));
+	store = find_restricted(whole, rf_tenancy_number(tenant, len));
 	return store != NULL && store->verified ? store : NULL;
 }
 
@@ -1590,6 +1601,7 @@ get_default(void)
 static RfStore *
 find_store(const char *tenant)
 {
+	uint64		seen = invalidations;
 	RfStore	   *store;
 	Registered *row;
 
@@ -1604,8 +1616,12 @@ find_store(const char *tenant)
 	if (!has_conjoined_default())
 		no_store(tenant);
 	rf_store_check_tenant(tenant);
-	return rf_store_of_tenant(get_default(),
-							  rf_tenancy_number(tenant, strlen(tenant)));
+	store = rf_store_of_tenant(get_default(),
+							   rf_tenancy_number(tenant, strlen(tenant)));
+	/* none was registered just now, and nothing has changed since */
+	if (seen == invalidations)
+		store->verified = true;
+	return store;
 }
 
 static RfStore *
