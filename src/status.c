@@ -232,6 +232,7 @@ put_partition(RfStore *store, RfTier tier, const RfPartition *leaf,
 	bool  nulls[7] = {0};
 	bool  is_dropped;
 
+	/* since it was listed, or while we waited for who drops it */
 	if (rf_query_run(rf_store_plan(store, &measure_leaf), &value, NULL) == 0)
 		return;
 	values[5] = rf_query_value(0, 2, &is_dropped);
