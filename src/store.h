@@ -21,35 +21,36 @@
 #define RF_LAYOUT_VERSION 1
 #define RF_OLDEST_LAYOUT 1
 
+/*
+ * What an append reads comes first, in one or two lines of the processor's
+ * cache: of a conjoined store there is one of these for each tenant.
+ */
 typedef struct RfStore
 {
 	Oid				namespace_id;
-	bool			valid;	/* false: what is here may be out of date */
-	uint64			layout; /* another number whenever it was read anew */
-	MemoryContext	context;
-	struct RfStore *next_retired;
-
-	char *schema;
-	char *tenant; /* NULL: the default store, or all tenants of it */
-	Oid	  owner;  /* owner of events: bookkeeping runs as it */
-
-	bool			conjoined;	   /* are its streams those of many tenants? */
+	Oid				owner;		   /* owner of events: bookkeeping runs as it */
 	uint32			tenant_number; /* that this is restricted to; 0: to none */
-	bool			verified;	   /* is it known to be that tenant's store? */
-	struct RfStore *whole;		   /* what is restricted, or this itself */
+	RfBackend		backend;
+	struct RfStore *whole;	/* what is restricted, or this itself */
+	char		   *tenant; /* NULL: the default store, or all tenants of it */
 
-	/* of the whole: the stores that are restricted, by tenant's number */
-	struct RfStore **restricted;
-	uint32			 room; /* of the array */
-	int				 nrestricted;
+	bool valid;		/* false: what is here may be out of date */
+	bool conjoined; /* are its streams those of many tenants? */
+	bool verified;	/* is it known to be that tenant's store? */
+	bool redirect_enabled;
+	bool include_archived;
+	bool notify_enabled;
+	bool adopting; /* are events of a plain table still to be carried? */
 
 	Oid events;
 	Oid events_hot;
+	Oid streams;
+	Oid streams_pkey;
+	Oid sequence; /* of events.global_seq */
+
 	Oid events_cold;
 	Oid events_archive;
 	Oid events_all;
-	Oid streams;
-	Oid streams_pkey;
 	Oid config;
 	Oid keys;
 	Oid log;
@@ -58,13 +59,16 @@ typedef struct RfStore
 	Oid policies;
 	Oid runs;
 	Oid holds;
-	Oid sequence; /* of events.global_seq */
 
-	RfBackend backend;
-	bool	  redirect_enabled;
-	bool	  include_archived;
-	bool	  notify_enabled;
-	bool	  adopting; /* are events of a plain table still to be carried? */
+	/* of the whole: the stores that are restricted, by tenant's number */
+	struct RfStore **restricted;
+	uint32			 room; /* of the array */
+	int				 nrestricted;
+
+	uint64			layout; /* another number whenever it was read anew */
+	MemoryContext	context;
+	struct RfStore *next_retired;
+	char		   *schema;
 
 	int	   ncolumns; /* of an event, but for retention_class */
 	char **column_names;

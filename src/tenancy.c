@@ -18,24 +18,67 @@
 #include "postgres.h"
 
 #include "access/stratnum.h"
+#include "common/hashfn.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
-#include "utils/hsearch.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
 #include "tenancy.h"
 
+/*
+ * Each append for a tenant asks for its number and then for its name.  The
+ * tenant was mostly not here lately, so that what is read for it is not in the
+ * processor's cache: it is kept together, in few places.
+ */
+typedef struct TenantName
+{
+	const char *bytes;
+	uint32		len;
+} TenantName;
+
 typedef struct Tenant
 {
-	NameData name; /* hash key */
-	uint32	 number;
+	TenantName name; /* hash key; its bytes are those of the text */
+	uint32	   hash;
+	uint32	   number;
+	char	   status; /* of the hash table's */
 } Tenant;
 
-static HTAB	 *tenants = NULL;
-static Datum *names = NULL; /* texts, by number */
-static uint32 nnames = 1;	/* 0 is nobody's */
-static uint32 maxnames = 0;
+/* a name as a text, and aligned as one */
+typedef union NameText
+{
+	text  text;
+	int32 header;
+	char  room[VARHDRSZ + NAMEDATALEN - 1];
+} NameText;
+
+#define BLOCK_NAMES 64
+
+#define SH_PREFIX tenants
+#define SH_ELEMENT_TYPE Tenant
+#define SH_KEY_TYPE TenantName
+#define SH_KEY name
+#define SH_HASH_KEY(table, key) \
+	hash_bytes((const unsigned char *) (key).bytes, (key).len)
+#define SH_EQUAL(table, a, b) \
+	((a).len == (b).len && memcmp((a).bytes, (b).bytes, (a).len) == 0)
+#define SH_STORE_HASH
+#define SH_GET_HASH(table, entry) (entry)->hash
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+/* it hides a variable of its own, where warnings may be errors */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#include "lib/simplehash.h"
+#pragma GCC diagnostic pop
+
+static tenants_hash *tenants = NULL;
+static NameText	   **blocks = NULL; /* of names, by number */
+static uint32		 nblocks = 0;
+static uint32		 maxblocks = 0;
+static uint32		 nnames = 1; /* 0 is nobody's */
 
 bool
 rf_tenancy_is_name(const char *name, size_t len)
@@ -43,50 +86,63 @@ rf_tenancy_is_name(const char *name, size_t len)
 	return len > 0 && len < NAMEDATALEN && !(len == 1 && *name == '*');
 }
 
+static text *
+get_name(uint32 number)
+{
+	Assert(number > 0 && number < nnames);
+	return &blocks[number / BLOCK_NAMES][number % BLOCK_NAMES].text;
+}
+
+static void
+add_block(void)
+{
+	if (nblocks == maxblocks)
+	{
+		uint32 room = Max(16, maxblocks * 2);
+		Size   size = sizeof(NameText *) * room;
+
+		blocks = blocks == NULL ? MemoryContextAlloc(TopMemoryContext, size) :
+								  repalloc(blocks, size);
+		maxblocks = room;
+	}
+	blocks[nblocks] = MemoryContextAlloc(TopMemoryContext,
+										 sizeof(NameText) * BLOCK_NAMES);
+	nblocks++;
+}
+
 static uint32
 add_name(const char *name, size_t len)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	uint32 number;
+	text  *kept;
 
-	if (nnames >= maxnames)
-	{
-		uint32 room = Max(64, maxnames * 2);
-
-		names = names == NULL ? palloc0(sizeof(Datum) * room) :
-								repalloc_huge(names, sizeof(Datum) * room);
-		maxnames = room;
-	}
-	names[nnames] = PointerGetDatum(cstring_to_text_with_len(name, len));
-	MemoryContextSwitchTo(old);
-	return nnames++;
+	if (nnames >= nblocks * BLOCK_NAMES)
+		add_block();
+	number = nnames++;
+	kept = get_name(number);
+	SET_VARSIZE(kept, VARHDRSZ + len);
+	memcpy(VARDATA(kept), name, len);
+	return number;
 }
 
 /* The number of a name, which has to be one. */
 uint32
 rf_tenancy_number(const char *name, size_t len)
 {
-	NameData key;
-	Tenant	*tenant;
-	bool	 found;
+	TenantName key = {name, len};
+	Tenant	  *tenant;
+	bool	   found;
 
 	Assert(rf_tenancy_is_name(name, len));
 	if (tenants == NULL)
-	{
-		HASHCTL ctl = {0};
-
-		ctl.keysize = sizeof(NameData);
-		ctl.entrysize = sizeof(Tenant);
-		tenants = hash_create("Rillflow tenants", 64, &ctl,
-							  HASH_ELEM | HASH_STRINGS);
-	}
-	memcpy(NameStr(key), name, len);
-	NameStr(key)[len] = '\0';
-	tenant = hash_search(tenants, &key, HASH_FIND, NULL);
+		tenants = tenants_create(TopMemoryContext, 64, NULL);
+	tenant = tenants_lookup(tenants, key);
 	if (tenant == NULL)
 	{
 		uint32 number = add_name(name, len);
 
-		tenant = hash_search(tenants, &key, HASH_ENTER, &found);
+		key.bytes = VARDATA(get_name(number));
+		tenant = tenants_insert(tenants, key, &found);
 		tenant->number = number;
 	}
 	return tenant->number;
@@ -123,8 +179,7 @@ rf_tenancy_number_of(Datum tenant_id)
 Datum
 rf_tenancy_datum(uint32 number)
 {
-	Assert(number > 0 && number < nnames);
-	return names[number];
+	return PointerGetDatum(get_name(number));
 }
 
 const char *
@@ -137,12 +192,12 @@ rf_tenancy_name(uint32 number)
 bool
 rf_tenancy_is(uint32 number, Datum tenant_id)
 {
-	text  *name = DatumGetTextPP(rf_tenancy_datum(number));
+	text  *name = get_name(number);
 	text  *other = DatumGetTextPP(tenant_id);
-	size_t len = VARSIZE_ANY_EXHDR(name);
+	size_t len = VARSIZE(name) - VARHDRSZ;
 
 	return VARSIZE_ANY_EXHDR(other) == len &&
-		   memcmp(VARDATA_ANY(other), VARDATA_ANY(name), len) == 0;
+		   memcmp(VARDATA_ANY(other), VARDATA(name), len) == 0;
 }
 
 static int
@@ -150,20 +205,17 @@ compare_names(uint32 left, uint32 right)
 {
 	text *a;
 	text *b;
-	int	  length;
 	int	  order;
 
 	if (left == right)
 		return 0;
 	if (left == 0 || right == 0)
 		return left < right ? -1 : 1;
-	a = DatumGetTextPP(names[left]);
-	b = DatumGetTextPP(names[right]);
-	length = Min(VARSIZE_ANY_EXHDR(a), VARSIZE_ANY_EXHDR(b));
-	order = memcmp(VARDATA_ANY(a), VARDATA_ANY(b), length);
-	return order != 0								   ? order :
-		   VARSIZE_ANY_EXHDR(a) < VARSIZE_ANY_EXHDR(b) ? -1 :
-														 1;
+	a = get_name(left);
+	b = get_name(right);
+	order = memcmp(VARDATA(a), VARDATA(b),
+				   Min(VARSIZE(a), VARSIZE(b)) - VARHDRSZ);
+	return order != 0 ? order : VARSIZE(a) < VARSIZE(b) ? -1 : 1;
 }
 
 /* The order of streams, in which their rows are locked. */
