@@ -96,13 +96,22 @@ typedef struct StoreEntry
 	RfStore *store;
 } StoreEntry;
 
-static HTAB	   *stores = NULL;
-static HTAB	   *leaves = NULL;
-static RfStore *retired = NULL;
-static Oid		registry = InvalidOid;
-static Oid		extension_schema = InvalidOid;
-static bool		default_is_registered = false;
-static List	   *expected_writes = NIL;
+/* Does the registry name tenants? */
+typedef enum Registers
+{
+	REGISTERS_UNKNOWN,
+	REGISTERS_NONE,
+	REGISTERS_SOME
+} Registers;
+
+static HTAB		*stores = NULL;
+static HTAB		*leaves = NULL;
+static RfStore	*retired = NULL;
+static Oid		 registry = InvalidOid;
+static Oid		 extension_schema = InvalidOid;
+static bool		 default_is_registered = false;
+static Registers registers_tenants = REGISTERS_UNKNOWN;
+static List		*expected_writes = NIL;
 
 /* raised by each invalidation: what was read before may be out of date */
 static uint64 invalidations = 0;
@@ -176,14 +185,21 @@ forget_leaves(Oid relid)
 }
 
 static void
+forget_registry(void)
+{
+	registry = extension_schema = InvalidOid;
+	default_is_registered = false;
+	registers_tenants = REGISTERS_UNKNOWN;
+}
+
+static void
 relation_changed(Datum arg, Oid relid)
 {
 	invalidations++;
 	forget_leaves(relid);
 	if (!OidIsValid(relid) || relid == registry)
 	{
-		registry = extension_schema = InvalidOid;
-		default_is_registered = false;
+		forget_registry();
 		relid = InvalidOid;
 	}
 	forget_stores(relid);
@@ -199,8 +215,7 @@ void
 rf_store_forget_all(void)
 {
 	invalidations++;
-	registry = extension_schema = InvalidOid;
-	default_is_registered = false;
+	forget_registry();
 	forget_stores(InvalidOid);
 	forget_leaves(InvalidOid);
 }
@@ -823,6 +838,46 @@ registered_for(const char *tenant)
 	return rows == NIL ? NULL : linitial(rows);
 }
 
+/* Does the registry name any tenant? */
+static bool
+names_tenants(void)
+{
+	Relation	rel;
+	Snapshot	snapshot;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		result = false;
+
+	(void) rf_store_extension_schema();
+	rel = table_open(registry, AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
+	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
+		result = !heap_attisnull(tuple, STORES_TENANT, RelationGetDescr(rel));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * The row of a tenant.  A conjoined store asks for each of its tenants that a
+ * session meets, and mostly there are no others: that is remembered.
+ */
+static Registered *
+registered_tenant(const char *tenant)
+{
+	if (registers_tenants == REGISTERS_UNKNOWN)
+	{
+		uint64 seen = invalidations;
+		bool   some = names_tenants();
+
+		if (seen == invalidations)
+			registers_tenants = some ? REGISTERS_SOME : REGISTERS_NONE;
+	}
+	return registers_tenants == REGISTERS_NONE ? NULL : registered_for(tenant);
+}
+
 static int
 compare_schemas(const ListCell *a, const ListCell *b)
 {
@@ -1276,7 +1331,7 @@ find_registered(const char *tenant)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("tenant \"*\" is not one store"),
 						errhint("Name one tenant.")));
-	return registered_for(tenant);
+	return tenant == NULL ? registered_for(NULL) : registered_tenant(tenant);
 }
 
 /*
@@ -1539,7 +1594,7 @@ require_no_other_store(RfStore *store)
 
 	if (store->verified)
 		return;
-	row = registered_for(store->tenant);
+	row = registered_tenant(store->tenant);
 	if (row != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
