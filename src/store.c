@@ -838,22 +838,28 @@ registered_for(const char *tenant)
 	return rows == NIL ? NULL : linitial(rows);
 }
 
-/* Does the registry name any tenant? */
-static bool
-names_tenants(void)
+/*
+ * Does the registry name any tenant?  While it is empty that is not known: a
+ * restore fills it without telling anybody.
+ */
+static Registers
+look_for_tenants(void)
 {
+	Registers	result = REGISTERS_UNKNOWN;
 	Relation	rel;
 	Snapshot	snapshot;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	bool		result = false;
 
 	(void) rf_store_extension_schema();
 	rel = table_open(registry, AccessShareLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
-	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
-		result = !heap_attisnull(tuple, STORES_TENANT, RelationGetDescr(rel));
+	while (result != REGISTERS_SOME &&
+		   HeapTupleIsValid(tuple = systable_getnext(scan)))
+		result = heap_attisnull(tuple, STORES_TENANT, RelationGetDescr(rel)) ?
+					 REGISTERS_NONE :
+					 REGISTERS_SOME;
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
@@ -862,18 +868,21 @@ names_tenants(void)
 
 /*
  * The row of a tenant.  A conjoined store asks for each of its tenants that a
- * session meets, and mostly there are no others: that is remembered.
+ * session meets, and mostly no tenant has a store of its own: that is
+ * remembered.  Nothing else may have opened a table since the registry changed,
+ * so what others have sent is taken in first.
  */
 static Registered *
 registered_tenant(const char *tenant)
 {
+	AcceptInvalidationMessages();
 	if (registers_tenants == REGISTERS_UNKNOWN)
 	{
-		uint64 seen = invalidations;
-		bool   some = names_tenants();
+		uint64	  seen = invalidations;
+		Registers found = look_for_tenants();
 
 		if (seen == invalidations)
-			registers_tenants = some ? REGISTERS_SOME : REGISTERS_NONE;
+			registers_tenants = found;
 	}
 	return registers_tenants == REGISTERS_NONE ? NULL : registered_for(tenant);
 }

@@ -125,13 +125,36 @@ add_name(const char *name, size_t len)
 	return number;
 }
 
+/*
+ * A table that gets no memory to grow is left, before version 17, with its new
+ * size and the entries of the old one.
+ */
+static Tenant *
+add_tenant(TenantName key)
+{
+	tenants_hash before = *tenants;
+	Tenant		*result;
+	bool		 found;
+
+	PG_TRY();
+	{
+		result = tenants_insert(tenants, key, &found);
+	}
+	PG_CATCH();
+	{
+		*tenants = before;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return result;
+}
+
 /* The number of a name, which has to be one. */
 uint32
 rf_tenancy_number(const char *name, size_t len)
 {
 	TenantName key = {name, len};
 	Tenant	  *tenant;
-	bool	   found;
 
 	Assert(rf_tenancy_is_name(name, len));
 	if (tenants == NULL)
@@ -142,7 +165,7 @@ rf_tenancy_number(const char *name, size_t len)
 		uint32 number = add_name(name, len);
 
 		key.bytes = VARDATA(get_name(number));
-		tenant = tenants_insert(tenants, key, &found);
+		tenant = add_tenant(key);
 		tenant->number = number;
 	}
 	return tenant->number;
