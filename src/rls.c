@@ -16,7 +16,8 @@
  * of a row that the server checks by itself later it is taken to hold, of all
  * others not to.
  *
- * Who is under no row security pays for a look at the table in the caches.
+ * Who is under no row security pays for a look at the table in the caches; a
+ * store that has none on its tables does not ask (store.c).
  *
  * Locks: those of the statement that is asked about, which follow in any case.
  *
@@ -25,6 +26,8 @@
 #include "postgres.h"
 
 #include "access/attnum.h"
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
@@ -39,6 +42,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "rls.h"
 
@@ -246,6 +250,19 @@ evaluate(Expr *condition)
 											 GetTransactionSnapshot());
 	result = run_query(query);
 	PopActiveSnapshot();
+	return result;
+}
+
+/* Has the table row security, for anybody? */
+bool
+rf_rls_is_enabled(Oid relid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool	  result = HeapTupleIsValid(tuple) &&
+				  ((Form_pg_class) GETSTRUCT(tuple))->relrowsecurity;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
 	return result;
 }
 

@@ -12,6 +12,7 @@
 
 #include "nodes/nodes.h"
 
+extern bool rf_rls_is_enabled(Oid relid);
 extern bool rf_rls_allows(Oid relid, CmdType command, const char *tenant,
 						  bool if_unknown);
 

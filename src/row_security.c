@@ -17,17 +17,15 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/syscache.h"
 
 #include "ledger.h"
 #include "lock.h"
 #include "query.h"
+#include "rls.h"
 #include "row_security.h"
 #include "store.h"
 
@@ -74,18 +72,6 @@ tables_of_tenants(const RfStore *store)
 	return result;
 }
 
-static bool
-has_row_security(Oid relid)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	bool	  result = HeapTupleIsValid(tuple) &&
-				  ((Form_pg_class) GETSTRUCT(tuple))->relrowsecurity;
-
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	return result;
-}
-
 static void
 give_policy(const char *table, const char *condition)
 {
@@ -105,7 +91,7 @@ rf_row_security_pass_on(Oid parent, const char *leaf)
 	Oid	  types[1] = {OIDOID};
 	Datum values[1];
 
-	if (!has_row_security(parent))
+	if (!rf_rls_is_enabled(parent))
 		return;
 	values[0] = ObjectIdGetDatum(parent);
 	if (rf_query_once("SELECT pg_get_expr(polqual, polrelid) FROM pg_policy"

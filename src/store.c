@@ -694,6 +694,8 @@ load_store(RfStore *store)
 	store->schema = keep_text(store, get_namespace_name(store->namespace_id));
 	require_layout(store);
 	store->owner = rf_store_relation_owner(store->events);
+	store->row_security = rf_rls_is_enabled(store->events) ||
+						  rf_rls_is_enabled(store->streams);
 	read_config(store);
 	columns = read_columns(store->events);
 	load_columns(store, columns);
@@ -1142,6 +1144,8 @@ allows_rows(const RfStore *store, RfRight right)
 {
 	const char *tenant = store->tenant_number == 0 ? NULL : store->tenant;
 
+	if (!store->row_security)
+		return true;
 	switch (right)
 	{
 		case RF_RIGHT_APPEND:

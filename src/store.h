@@ -40,7 +40,8 @@ typedef struct RfStore
 	bool redirect_enabled;
 	bool include_archived;
 	bool notify_enabled;
-	bool adopting; /* are events of a plain table still to be carried? */
+	bool row_security; /* is it enabled on events or on rf_streams? */
+	bool adopting;	   /* are events of a plain table still to be carried? */
 
 	Oid events;
 	Oid events_hot;
