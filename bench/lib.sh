@@ -65,6 +65,24 @@ transactions() {
   }
 }
 
+# keep_apart: clients on one processor, and the backends that serve them on another, until let_loose. Where the kernel
+# puts the two of a client changes the time of a short transaction by half from run to run, and is nothing of ours.
+keep_apart() {
+  processors=
+  [ "$(nproc)" -ge 2 ] && have taskset || return 0
+  processors=$(taskset -cp $$ | sed 's/.*: //')
+  put_on 0 1 || put_on "$processors" "$processors"
+}
+
+let_loose() {
+  [ -z "$processors" ] || put_on "$processors" "$processors"
+}
+
+# put_on <processors of clients> <processors of backends>
+put_on() {
+  taskset -cp "$1" $$ >/dev/null && taskset -cp "$2" "$(head -n 1 "$run_dir/data/postmaster.pid")" >/dev/null
+}
+
 # microseconds <transactions a second>
 microseconds() {
   awk -v tps="$1" 'BEGIN { printf "%.3f\n", 1e6 / tps }'

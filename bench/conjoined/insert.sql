@@ -1,4 +1,5 @@
 \set stream random(1, :streams)
+\set user 10000000000 + :stream % 100
 INSERT INTO events (stream_id, event_type, body, headers) VALUES (
 	('00000000-0000-4000-8000-' || 100000000000 + :stream)::uuid, 'modified',
 	'{"path": "src/backend/access/heap/heapam.c", "lines": {"added": 12, "removed": 3}, "commit": "9f86d081884c"}',
