@@ -871,13 +871,11 @@ look_for_tenants(void)
 /*
  * The row of a tenant.  A conjoined store asks for each of its tenants that a
  * session meets, and mostly no tenant has a store of its own: that is
- * remembered.  Nothing else may have opened a table since the registry changed,
- * so what others have sent is taken in first.
+ * remembered.
  */
 static Registered *
 registered_tenant(const char *tenant)
 {
-	AcceptInvalidationMessages();
 	if (registers_tenants == REGISTERS_UNKNOWN)
 	{
 		uint64	  seen = invalidations;
@@ -1288,6 +1286,17 @@ find_default(void)
 	return entry == NULL ? NULL : entry->store;
 }
 
+/*
+ * Take in what others have changed.  The server does so when it locks a table;
+ * but in the middle of a transaction that holds the locks already nothing does,
+ * and we decide by what is known of a store before we lock anything.
+ */
+static void
+hear_of_changes(void)
+{
+	AcceptInvalidationMessages();
+}
+
 /* Is the default store registered as that of many tenants? */
 static bool
 has_conjoined_default(void)
@@ -1353,8 +1362,10 @@ find_registered(const char *tenant)
 Oid
 rf_store_schema_for(const char *tenant)
 {
-	Registered *row = find_registered(tenant);
+	Registered *row;
 
+	hear_of_changes();
+	row = find_registered(tenant);
 	if (row == NULL && tenant != NULL && has_conjoined_default() &&
 		may_read_registry())
 		refuse_restriction(tenant);
@@ -1599,13 +1610,16 @@ rf_store_again(const RfStore *store)
 							  store->tenant_number);
 }
 
-/* A tenant that has a store of its own is none of the conjoined one. */
+/*
+ * A tenant that has a store of its own is none of the conjoined one.  What is
+ * known of it may have been found out of date just now (hear_of_changes).
+ */
 static void
 require_no_other_store(RfStore *store)
 {
 	Registered *row;
 
-	if (store->verified)
+	if (store->verified && store->valid)
 		return;
 	row = registered_tenant(store->tenant);
 	if (row != NULL)
@@ -1625,6 +1639,7 @@ require_no_other_store(RfStore *store)
 void
 rf_store_require_tenant(RfStore *store)
 {
+	hear_of_changes();
 	if (!allows_rows(store, RF_RIGHT_APPEND))
 		ereport(
 			ERROR,
@@ -1669,10 +1684,12 @@ get_default(void)
 static RfStore *
 find_store(const char *tenant)
 {
-	uint64		seen = invalidations;
+	uint64		seen;
 	RfStore	   *store;
 	Registered *row;
 
+	hear_of_changes();
+	seen = invalidations;
 	if (tenant == NULL)
 		return get_default();
 	store = find_known_tenant(tenant);

@@ -63,6 +63,9 @@ typedef union NameText
 	hash_bytes((const unsigned char *) (key).bytes, (key).len)
 #define SH_EQUAL(table, a, b) \
 	((a).len == (b).len && memcmp((a).bytes, (b).bytes, (a).len) == 0)
+/* grows once at most for each entry: see add_tenant() */
+#define SH_GROW_MAX_DIB PG_INT32_MAX
+#define SH_GROW_MAX_MOVE PG_INT32_MAX
 #define SH_STORE_HASH
 #define SH_GET_HASH(table, entry) (entry)->hash
 #define SH_SCOPE static inline
