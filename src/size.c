@@ -64,11 +64,7 @@ typedef struct Entry
 #define SH_SCOPE static inline
 #define SH_DECLARE
 #define SH_DEFINE
-/* it hides a variable of its own, where warnings may be errors */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"
-#include "lib/simplehash.h"
-#pragma GCC diagnostic pop
+#include "hash_template.h"
 
 /* The files of the tables that somebody asks for. */
 struct RfFiles

@@ -71,11 +71,7 @@ typedef union NameText
 #define SH_SCOPE static inline
 #define SH_DECLARE
 #define SH_DEFINE
-/* it hides a variable of its own, where warnings may be errors */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"
-#include "lib/simplehash.h"
-#pragma GCC diagnostic pop
+#include "hash_template.h"
 
 static tenants_hash *tenants = NULL;
 static NameText	   **blocks = NULL; /* of names, by number */
